@@ -1,4 +1,5 @@
 //! netasync: reliable messages over TCP for Python.
+pub mod proto;
 
 #[cfg(feature = "python")]
 #[pyo3::pymodule(gil_used = true)]

@@ -1,0 +1,324 @@
+//! The two halves of a connection, each of which one lock will guard: what was received and not taken,
+//! and what was accepted and not sent. They live as long as the handle, whatever links come and go.
+
+use super::Moment;
+use super::account::Stats;
+use super::classic::{Fault, HEARTBEAT};
+use super::events::{Event, EventQueue, Reason};
+use super::inbox::{Arrival, Inbox};
+use super::liveness::{Hearing, Speaking};
+use super::options::Options;
+use super::outbox::{Outbox, Push};
+
+/// The reading half.
+#[derive(Debug)]
+pub struct Receiver {
+    inbox: Inbox,
+    events: EventQueue,
+    hearing: Hearing,
+    is_closing: bool,
+    fault: Option<Fault>,
+    consumed: u64,
+    bytes: u64,
+    links: u64,
+    /// Messages that had been received when the present link came up.
+    received_before: u64,
+}
+
+/// What the reader may take next.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Front<'a> {
+    Message(&'a [u8]),
+    Event(&'a Event),
+}
+
+impl Receiver {
+    pub fn new(options: &Options, now: Moment) -> Self {
+        Self {
+            inbox: Inbox::new(options.read_buffer, options.max_size),
+            events: EventQueue::default(),
+            hearing: Hearing::new(options.heartbeat_timeout, now),
+            is_closing: false,
+            fault: None,
+            consumed: 0,
+            bytes: 0,
+            links: 0,
+            received_before: 0,
+        }
+    }
+
+    /// A link is up: liveness starts afresh.
+    pub fn link_up(&mut self, options: &Options, now: Moment) {
+        self.hearing = Hearing::new(options.heartbeat_timeout, now);
+        self.fault = None;
+        self.links += 1;
+        self.received_before = self.inbox.received();
+    }
+
+    /// The link is gone: what is whole stays. Returns whether a frame was cut.
+    pub fn link_down(&mut self) -> bool {
+        self.inbox.cut()
+    }
+
+    /// Bytes came from the kernel.
+    pub fn feed(&mut self, bytes: &[u8], now: Moment) {
+        self.bytes += u64::try_from(bytes.len()).unwrap_or(0);
+        if self.is_closing || self.fault.is_some() {
+            return self.hearing.heard(now, false, false);
+        }
+        let before = self.inbox.unparsed();
+        let arrival = self.inbox.feed(bytes);
+        let has_new_frame = before == 0 || arrival != Arrival::default();
+        self.hearing
+            .heard(now, self.inbox.unparsed() > 0, has_new_frame);
+        if !self
+            .hearing
+            .spend(now, arrival.heartbeats, arrival.messages, bytes.len())
+        {
+            let detail = String::from("more heartbeats than any peer needs");
+            self.fault = Some(Fault {
+                reason: Reason::Flood,
+                detail,
+            });
+        }
+        self.settle();
+    }
+
+    /// The next item, if one is there.
+    pub fn front(&self) -> Option<Front<'_>> {
+        let (first, _) = self.inbox.numbers();
+        match self.events.front(first) {
+            Some(event) => Some(Front::Event(event)),
+            None => self.inbox.front().map(Front::Message),
+        }
+    }
+
+    /// Takes what `front` showed.
+    pub fn pop(&mut self) {
+        let (first, _) = self.inbox.numbers();
+        if self.events.front(first).is_some() {
+            return self.events.pop();
+        }
+        self.inbox.pop();
+        self.consumed += 1;
+        self.settle();
+    }
+
+    /// Puts a value behind everything that was received. A side that closes shows only Closed.
+    pub fn push_event(&mut self, event: Event) {
+        if self.is_closing && !matches!(event, Event::Closed(_)) {
+            return;
+        }
+        let (first, next) = self.inbox.numbers();
+        self.events.push(event, next, first);
+    }
+
+    /// How many items a reader could take now; Closed counts as one.
+    pub fn ready(&self) -> usize {
+        let (first, _) = self.inbox.numbers();
+        self.inbox.waiting() + self.events.ready(first)
+    }
+
+    /// This side closes: what was not taken is dropped and counted, only Closed comes.
+    pub fn close(&mut self) {
+        self.is_closing = true;
+        self.inbox.clear();
+        self.events.clear();
+    }
+
+    /// The reading channel was closed: what had arrived can be taken, the rest is dropped.
+    pub fn discard_arrivals(&mut self) {
+        self.inbox.discard_arrivals();
+        self.settle();
+    }
+
+    /// Whether bytes should be read from the kernel. A side that closes reads and throws away.
+    pub fn wants_bytes(&self) -> bool {
+        self.is_closing || !self.inbox.is_full()
+    }
+
+    /// Whether a reader that stopped for a full buffer should begin again.
+    pub fn wants_bytes_again(&self) -> bool {
+        self.is_closing || (!self.inbox.is_full() && self.inbox.is_half_empty())
+    }
+
+    /// Reading stopped because the buffer is full.
+    pub fn pause(&mut self) {
+        self.hearing.pause();
+    }
+
+    /// Why this link must end, if its bytes said so.
+    pub fn fault(&self) -> Option<&Fault> {
+        self.fault.as_ref()
+    }
+
+    /// The link brought a message.
+    pub fn link_brought_message(&self) -> bool {
+        self.inbox.received() > self.received_before
+    }
+
+    /// A message waits that its reader has not taken.
+    pub fn has_message(&self) -> bool {
+        self.inbox.waiting() > 0
+    }
+
+    pub fn has_consumed(&self) -> bool {
+        self.consumed > 0
+    }
+
+    pub fn is_closed(&self) -> bool {
+        self.events.is_closed()
+    }
+
+    /// When to look at the socket once more.
+    pub fn deadline(&self) -> Option<Moment> {
+        self.hearing.deadline(self.inbox.unparsed())
+    }
+
+    /// The verdict on the peer, after a look made at `now`.
+    pub fn judge(&self, now: Moment) -> Option<Reason> {
+        self.hearing.judge(now, self.inbox.unparsed())
+    }
+
+    pub fn trim(&mut self) {
+        self.inbox.trim();
+    }
+
+    pub fn account(&self, stats: &mut Stats) {
+        stats.received = self.inbox.received();
+        stats.consumed = self.consumed;
+        stats.waiting = u64::try_from(self.inbox.waiting()).unwrap_or(u64::MAX);
+        stats.read_dropped = self.inbox.dropped();
+        stats.bytes_received = self.bytes;
+        stats.links = self.links;
+    }
+
+    /// Notes what the last parse showed.
+    fn settle(&mut self) {
+        if self.fault.is_none() {
+            self.fault = self.inbox.fault().cloned();
+        }
+        if !self.wants_bytes() {
+            self.hearing.pause();
+        }
+    }
+}
+
+/// The writing half.
+#[derive(Debug)]
+pub struct Sender {
+    outbox: Outbox,
+    speaking: Speaking,
+    max_size: usize,
+    /// Messages that entered the outbox, whatever became of them.
+    entered: u64,
+    bytes: u64,
+}
+
+impl Sender {
+    pub fn new(options: &Options, now: Moment) -> Self {
+        Self {
+            outbox: Outbox::new(options.write_buffer),
+            speaking: Speaking::new(options.heartbeat_interval, now),
+            max_size: options.max_size,
+            entered: 0,
+            bytes: 0,
+        }
+    }
+
+    /// A link is up: nothing was written on it yet.
+    pub fn link_up(&mut self, now: Moment) {
+        self.speaking.spoke(now);
+    }
+
+    /// The link is gone: a half-written message goes again whole.
+    pub fn link_down(&mut self) {
+        self.outbox.rewind();
+    }
+
+    /// Appends a message.
+    pub fn push(&mut self, payload: &[u8]) -> Push {
+        let push = self.outbox.push(payload);
+        self.entered += u64::from(push == Push::Accepted);
+        push
+    }
+
+    /// A message went past the empty queue; the kernel took `written` bytes of its frame.
+    pub fn passed(&mut self, payload: &[u8], written: usize, now: Moment) {
+        self.outbox.passed(payload, written);
+        self.entered += 1;
+        self.spoke(written, now);
+    }
+
+    /// The kernel took `written` bytes of `unsent`.
+    pub fn wrote(&mut self, written: usize, now: Moment) {
+        self.outbox.wrote(written);
+        self.spoke(written, now);
+    }
+
+    /// The heartbeat to write now: one is due and nothing else waits.
+    pub fn heartbeat(&self, now: Moment) -> Option<&'static [u8]> {
+        (now >= self.speaking.deadline() && self.outbox.is_empty()).then_some(&HEARTBEAT)
+    }
+
+    /// The kernel took `written` bytes of a heartbeat; one that found no room is due again an interval later.
+    pub fn heartbeat_passed(&mut self, written: usize, now: Moment) {
+        self.outbox.heartbeat_passed(written);
+        self.spoke(written, now);
+    }
+
+    pub fn unsent(&self) -> [&[u8]; 2] {
+        self.outbox.unsent()
+    }
+
+    pub fn unsent_bytes(&self) -> usize {
+        self.outbox.unsent_bytes()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.outbox.is_empty()
+    }
+
+    pub fn has_room(&self) -> bool {
+        self.outbox.has_room()
+    }
+
+    pub fn queued(&self) -> u64 {
+        self.outbox.queued()
+    }
+
+    pub fn max_size(&self) -> usize {
+        self.max_size
+    }
+
+    /// The number behind the last message that entered: a mark for `is_flushed`.
+    pub fn entered(&self) -> u64 {
+        self.entered
+    }
+
+    /// Everything that had entered before `mark` was handed to the kernel, or discarded by policy.
+    pub fn is_flushed(&self, mark: u64) -> bool {
+        self.entered - self.outbox.queued() >= mark
+    }
+
+    pub fn heartbeat_deadline(&self) -> Moment {
+        self.speaking.deadline()
+    }
+
+    pub fn trim(&mut self) {
+        self.outbox.trim();
+    }
+
+    pub fn account(&self, stats: &mut Stats) {
+        stats.accepted = self.outbox.accepted();
+        stats.confirmed = self.outbox.confirmed();
+        stats.queued = self.outbox.queued();
+        stats.write_dropped = self.outbox.dropped();
+        stats.bytes_sent = self.bytes;
+    }
+
+    fn spoke(&mut self, written: usize, now: Moment) {
+        self.bytes += u64::try_from(written).unwrap_or(0);
+        self.speaking.spoke(now);
+    }
+}

@@ -1,0 +1,410 @@
+//! Received bytes are the queue: one contiguous buffer in which frames are parsed where they lie.
+//! Decides what is a message, what is kept and when to stop reading; knows no values and no time.
+//!
+//! 1. `a_stream_cut_anywhere_gives_the_same_messages`
+//! 2. `a_full_fixed_buffer_parses_no_further`: the count of messages never passes the limit.
+//! 3. `lossy_buffers_count_what_they_drop` and never stop reading.
+//! 4. `nothing_is_allocated_for_what_was_only_announced`
+
+use bytes::{Buf, BytesMut};
+
+use super::classic::{self, Fault, Frame, HEADER};
+use super::cost;
+use super::options::{Buffer, Policy};
+
+#[derive(Debug)]
+pub struct Inbox {
+    /// Whole messages (headers included), then bytes that are not parsed yet.
+    store: BytesMut,
+    /// Where the unparsed bytes begin.
+    whole: usize,
+    count: usize,
+    cost: u64,
+    /// The number of the message at the front.
+    first: u64,
+    limits: Buffer,
+    max_size: usize,
+    intake: Intake,
+    received: u64,
+    dropped: u64,
+    fault: Option<Fault>,
+}
+
+/// What happens to whole messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Intake {
+    Keep,
+    /// The reader closed its channel: what arrives from now on is dropped and counted.
+    Discard,
+}
+
+/// What one batch of bytes brought.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Arrival {
+    pub messages: u64,
+    pub heartbeats: u64,
+}
+
+impl Inbox {
+    pub fn new(limits: Buffer, max_size: usize) -> Self {
+        Self {
+            store: BytesMut::new(),
+            whole: 0,
+            count: 0,
+            cost: 0,
+            first: 0,
+            limits,
+            max_size,
+            intake: Intake::Keep,
+            received: 0,
+            dropped: 0,
+            fault: None,
+        }
+    }
+
+    /// Takes bytes as they came from the kernel and parses what the buffer has room for.
+    pub fn feed(&mut self, bytes: &[u8]) -> Arrival {
+        self.store.extend_from_slice(bytes);
+        self.parse()
+    }
+
+    /// Parses on; called again when `pop` has made room.
+    pub fn parse(&mut self) -> Arrival {
+        let (mut arrival, mut at) = (Arrival::default(), self.whole);
+        while self.fault.is_none() && !self.is_full() {
+            let pending = self.store.get(at..).unwrap_or_default();
+            let length = match classic::header(pending, self.max_size) {
+                Ok(Some(Frame::Heartbeat)) => {
+                    arrival.heartbeats += 1;
+                    at += HEADER;
+                    continue;
+                }
+                Ok(Some(Frame::Message(length))) if pending.len() >= HEADER + length => length,
+                Ok(_) => break,
+                Err(fault) => {
+                    self.fault = Some(fault);
+                    break;
+                }
+            };
+            arrival.messages += 1;
+            at = self.receive(at, length);
+        }
+        self.close_gap(at);
+        arrival
+    }
+
+    /// The oldest message.
+    pub fn front(&self) -> Option<&[u8]> {
+        if self.count == 0 {
+            return None;
+        }
+        let length = self.front_length()?;
+        self.store.get(HEADER..HEADER + length)
+    }
+
+    /// Takes the oldest message away, and parses on where that makes room for more.
+    pub fn pop(&mut self) -> Arrival {
+        self.remove_front();
+        if self.has_unparsed() {
+            self.parse()
+        } else {
+            Arrival::default()
+        }
+    }
+
+    /// No byte more should be read: a fixed buffer holds what it may.
+    pub fn is_full(&self) -> bool {
+        !self.limits.is_lossy()
+            && self.intake == Intake::Keep
+            && !self.limits.has_room(self.count, self.cost)
+    }
+
+    /// A buffer that was full is worth reading into again. Half empty, so that a slow reader does not
+    /// cost a system call per message.
+    pub fn is_half_empty(&self) -> bool {
+        self.count <= self.limits.count / 2 && self.cost <= self.limits.max_bytes / 2
+    }
+
+    /// The link ended: what is whole stays, though the buffer be full; the rest is forgotten.
+    /// Returns whether a frame was cut in the middle.
+    pub fn cut(&mut self) -> bool {
+        let limits = self.limits;
+        if !limits.is_lossy() {
+            self.limits = Buffer {
+                count: usize::MAX,
+                max_bytes: u64::MAX,
+                ..limits
+            };
+            self.parse();
+            self.limits = limits;
+        }
+        let is_cut = self.has_unparsed();
+        self.store.truncate(self.whole);
+        self.fault = None;
+        is_cut
+    }
+
+    /// Drops every message that waits, and counts it.
+    pub fn clear(&mut self) {
+        while self.count > 0 {
+            self.remove_front();
+            self.dropped += 1;
+        }
+    }
+
+    /// From now on what arrives is dropped and counted.
+    pub fn discard_arrivals(&mut self) {
+        self.intake = Intake::Discard;
+    }
+
+    /// Gives back memory that an idle connection does not need.
+    pub fn trim(&mut self) {
+        if self.store.is_empty() && self.store.capacity() > 0 {
+            self.store = BytesMut::new();
+        }
+    }
+
+    pub fn fault(&self) -> Option<&Fault> {
+        self.fault.as_ref()
+    }
+
+    pub fn waiting(&self) -> usize {
+        self.count
+    }
+
+    /// The number of the message at the front, and of the next one to arrive.
+    pub fn numbers(&self) -> (u64, u64) {
+        (
+            self.first,
+            self.first
+                .saturating_add(u64::try_from(self.count).unwrap_or(u64::MAX)),
+        )
+    }
+
+    /// Bytes of the frame that is not whole yet, or was not parsed for want of room.
+    pub fn unparsed(&self) -> usize {
+        self.store.len() - self.whole
+    }
+
+    pub fn received(&self) -> u64 {
+        self.received
+    }
+
+    pub fn dropped(&self) -> u64 {
+        self.dropped
+    }
+
+    fn has_unparsed(&self) -> bool {
+        self.store.len() > self.whole
+    }
+
+    fn front_length(&self) -> Option<usize> {
+        let header = self.store.first_chunk::<HEADER>()?;
+        usize::try_from(u32::from_be_bytes(*header)).ok()
+    }
+
+    /// A whole message lies at `at`; returns where the next frame begins.
+    fn receive(&mut self, at: usize, length: usize) -> usize {
+        self.received += 1;
+        let next = at + HEADER + length;
+        let has_room = self.limits.has_room(self.count, self.cost);
+        if self.intake == Intake::Discard || (self.limits.policy == Policy::Dropping && !has_room) {
+            self.dropped += 1;
+            return next;
+        }
+        if at != self.whole {
+            self.store.copy_within(at..next, self.whole);
+        }
+        self.whole += HEADER + length;
+        self.count += 1;
+        self.cost = self.cost.saturating_add(cost(length));
+        if self.limits.policy == Policy::Sliding {
+            self.slide(next)
+        } else {
+            next
+        }
+    }
+
+    /// The oldest make room until the newest alone remains or all fit; `next` moves with the store.
+    fn slide(&mut self, next: usize) -> usize {
+        let before = self.store.len();
+        while self.count > 1
+            && (self.count > self.limits.count || self.cost > self.limits.max_bytes)
+        {
+            self.remove_front();
+            self.dropped += 1;
+        }
+        next - (before - self.store.len())
+    }
+
+    fn remove_front(&mut self) {
+        let Some(length) = self.front_length().filter(|_| self.count > 0) else {
+            return;
+        };
+        self.store.advance(HEADER + length);
+        self.whole -= HEADER + length;
+        self.count -= 1;
+        self.cost = self.cost.saturating_sub(cost(length));
+        self.first += 1;
+    }
+
+    /// Moves the unparsed rest down over heartbeats and dropped messages.
+    fn close_gap(&mut self, at: usize) {
+        if at == self.whole {
+            return;
+        }
+        let rest = self.store.len() - at;
+        self.store.copy_within(at.., self.whole);
+        self.store.truncate(self.whole + rest);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::classic::{HARD_MAX_SIZE, encode_header};
+    use super::super::events::Reason;
+    use super::*;
+
+    fn buffer(policy: Policy, count: usize) -> Buffer {
+        Buffer {
+            policy,
+            count,
+            max_bytes: 1 << 30,
+        }
+    }
+
+    fn inbox(policy: Policy, count: usize) -> Inbox {
+        Inbox::new(buffer(policy, count), HARD_MAX_SIZE)
+    }
+
+    fn frame(payload: &[u8]) -> Vec<u8> {
+        [&encode_header(payload.len())[..], payload].concat()
+    }
+
+    fn numbered(range: std::ops::Range<u32>) -> Vec<u8> {
+        range.flat_map(|n| frame(&n.to_be_bytes())).collect()
+    }
+
+    fn take_all(inbox: &mut Inbox) -> Vec<Vec<u8>> {
+        let mut taken = Vec::new();
+        while let Some(message) = inbox.front() {
+            taken.push(message.to_vec());
+            inbox.pop();
+        }
+        taken
+    }
+
+    fn numbers(range: std::ops::Range<u32>) -> Vec<Vec<u8>> {
+        range.map(|n| n.to_be_bytes().to_vec()).collect()
+    }
+
+    #[test]
+    fn a_stream_cut_anywhere_gives_the_same_messages() {
+        let messages: Vec<Vec<u8>> = (1..40u8)
+            .map(|n| vec![n; usize::from(n) * 7 % 31 + 1])
+            .collect();
+        let mut stream = Vec::new();
+        for message in &messages {
+            stream.extend(frame(message));
+            stream.extend([0; 4]);
+        }
+        for step in 1..stream.len() {
+            let mut inbox = inbox(Policy::Fixed, 1000);
+            let heartbeats: u64 = stream
+                .chunks(step)
+                .map(|chunk| inbox.feed(chunk).heartbeats)
+                .sum();
+            assert_eq!(heartbeats, 39);
+            assert_eq!(take_all(&mut inbox), messages);
+            assert_eq!(inbox.unparsed(), 0);
+        }
+    }
+
+    #[test]
+    fn a_full_fixed_buffer_parses_no_further() {
+        let mut inbox = inbox(Policy::Fixed, 3);
+        assert_eq!(inbox.feed(&numbered(0..10)).messages, 3);
+        assert!(inbox.is_full());
+        assert_eq!((inbox.waiting(), inbox.received()), (3, 3));
+        assert_eq!(inbox.pop().messages, 1);
+        assert_eq!(take_all(&mut inbox), numbers(1..10));
+        assert_eq!(inbox.received(), 10);
+    }
+
+    #[test]
+    fn a_buffer_limited_by_bytes_takes_one_oversized_message_alone() {
+        let limits = Buffer {
+            policy: Policy::Fixed,
+            count: 100,
+            max_bytes: 200,
+        };
+        let mut inbox = Inbox::new(limits, HARD_MAX_SIZE);
+        inbox.feed(&frame(&[7; 1000]));
+        assert!(inbox.is_full() && !inbox.is_half_empty());
+        inbox.pop();
+        assert!(!inbox.is_full() && inbox.is_half_empty());
+    }
+
+    #[test]
+    fn lossy_buffers_count_what_they_drop() {
+        let mut dropping = inbox(Policy::Dropping, 3);
+        dropping.feed(&numbered(0..10));
+        assert_eq!(
+            (dropping.received(), dropping.dropped(), dropping.waiting()),
+            (10, 7, 3)
+        );
+        assert_eq!(take_all(&mut dropping), numbers(0..3));
+        let mut sliding = inbox(Policy::Sliding, 3);
+        for chunk in numbered(0..10).chunks(5) {
+            sliding.feed(chunk);
+        }
+        assert_eq!(
+            (sliding.received(), sliding.dropped(), sliding.numbers()),
+            (10, 7, (7, 10))
+        );
+        assert_eq!(take_all(&mut sliding), numbers(7..10));
+    }
+
+    #[test]
+    fn nothing_is_allocated_for_what_was_only_announced() {
+        let mut inbox = inbox(Policy::Fixed, 3);
+        inbox.feed(&encode_header(HARD_MAX_SIZE));
+        inbox.feed(&[1]);
+        assert!(inbox.store.capacity() < 1024);
+    }
+
+    #[test]
+    fn messages_in_front_of_an_illegal_frame_are_delivered() {
+        let mut inbox = inbox(Policy::Fixed, 10);
+        inbox.feed(&[numbered(0..2), vec![0xff, 0, 0, 0], numbered(2..4)].concat());
+        assert_eq!(
+            inbox.fault().map(|fault| fault.reason),
+            Some(Reason::Protocol)
+        );
+        assert_eq!(take_all(&mut inbox), numbers(0..2));
+    }
+
+    #[test]
+    fn a_cut_keeps_what_is_whole_and_forgets_the_rest() {
+        let mut inbox = inbox(Policy::Fixed, 2);
+        let mut stream = numbered(0..5);
+        stream.extend([0, 0, 0, 4, 1]);
+        inbox.feed(&stream);
+        assert!(inbox.cut());
+        assert_eq!(inbox.waiting(), 5);
+        inbox.feed(&numbered(5..6));
+        assert_eq!(take_all(&mut inbox), numbers(0..6));
+        assert!(!inbox.cut());
+    }
+
+    #[test]
+    fn a_closed_channel_keeps_what_had_arrived() {
+        let mut inbox = inbox(Policy::Fixed, 2);
+        inbox.feed(&numbered(0..1));
+        inbox.discard_arrivals();
+        inbox.feed(&numbered(1..9));
+        assert!(!inbox.is_full());
+        assert_eq!((inbox.received(), inbox.dropped()), (9, 8));
+        assert_eq!(take_all(&mut inbox), numbers(0..1));
+    }
+}
