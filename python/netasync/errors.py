@@ -1,0 +1,73 @@
+"""What netasync raises: misuse, and nothing else.
+
+The network never raises. What a peer or the world does is a value, `Disconnected` or `Closed`, with a `Reason`.
+An exception says that the caller can do something about it:
+
+    NetasyncError
+    ├── ClosedError        sending on a handle that has ended
+    ├── BufferFull         not waiting, and no room      (also asyncio.QueueFull, queue.Full)
+    ├── BufferEmpty        not waiting, and nothing there (also asyncio.QueueEmpty, queue.Empty)
+    └── MessageTooLarge    a message above max_size      (also ValueError)
+
+Built-in exceptions stand for the rest: `TimeoutError` for a `timeout=` that ran out, `TypeError` and `ValueError`
+for a wrong argument, `OSError` for an address that cannot be bound.
+"""
+
+import asyncio
+import queue
+
+__all__ = ["BufferEmpty", "BufferFull", "ClosedError", "MessageTooLarge", "NetasyncError"]
+
+
+class NetasyncError(Exception):
+    """The base of every exception that only netasync raises.
+
+    Attributes:
+        accepted: After `send_many`, how many of its messages were accepted before this happened. They stay
+            accepted. 0 after any other call.
+    """
+
+    __module__ = "netasync"
+
+    accepted: int = 0
+
+
+class ClosedError(NetasyncError):
+    """The handle, or the runtime, has ended, and the call needs a living one.
+
+    Raised by sending and flushing on a handle that has ended, and by connecting and listening on a
+    runtime that was shut down. The caller is responsible for going on without it: nobody will ever take that
+    message. Receiving never raises this; it returns `Closed`, whose reason says who ended the handle.
+    """
+
+    __module__ = "netasync"
+
+
+class BufferFull(NetasyncError, asyncio.QueueFull, queue.Full):
+    """There was no room, and the call was one that does not wait.
+
+    Raised by the `_nowait` calls that send. The caller is responsible for what to do with the message: wait for
+    room with `send`, choose a buffer that drops, or let it go.
+    """
+
+    __module__ = "netasync"
+
+
+class BufferEmpty(NetasyncError, asyncio.QueueEmpty, queue.Empty):
+    """There was nothing to take, and the call was one that does not wait.
+
+    Raised by the `_nowait` calls that receive or accept. Nobody did anything wrong: the caller has only to come
+    back later, or to wait with `recv` or `accept`.
+    """
+
+    __module__ = "netasync"
+
+
+class MessageTooLarge(NetasyncError, ValueError):
+    """The message is larger than `max_size`.
+
+    Raised by every call that sends, before anything of the message was accepted. The caller is responsible: send
+    it in parts, or raise `max_size` on both sides. The text names the limit and the message's length, in bytes.
+    """
+
+    __module__ = "netasync"
