@@ -1,0 +1,59 @@
+"""Fixtures of the whole suite, and the hook that runs a coroutine test on its face."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import pathlib
+import random
+import sys
+
+import pytest
+
+sys.path.insert(0, str(pathlib.Path(__file__).parent))
+pytest.register_assert_rewrite("support")
+
+from support.faces import FACE_NAMES, FACES, known  # noqa: E402
+from support.world import World  # noqa: E402
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "faces(*names): the faces on which a test runs; all without it")
+
+
+def pytest_generate_tests(metafunc):
+    if "face" in metafunc.fixturenames:
+        marker = metafunc.definition.get_closest_marker("faces")
+        metafunc.parametrize("face", known(marker.args) if marker else FACE_NAMES, indirect=True)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem):
+    if not inspect.iscoroutinefunction(pyfuncitem.obj):
+        return None
+    arguments = {name: pyfuncitem.funcargs[name] for name in pyfuncitem._fixtureinfo.argnames}
+    pyfuncitem.funcargs["world"].run(pyfuncitem.obj(**arguments))
+    return True
+
+
+@pytest.fixture
+def face(request):
+    """One of asyncio, uvloop and threads."""
+    if request.param not in FACES:
+        pytest.skip(f"{request.param} is not installed")
+    return FACES[request.param]
+
+
+@pytest.fixture
+def world(face):
+    """See `support.world`."""
+    with World(face) as made:
+        yield made
+
+
+@pytest.fixture
+def seeded():
+    """A random generator whose seed is printed; `NETASYNC_SEED` replays a run."""
+    seed = int(os.environ.get("NETASYNC_SEED") or random.SystemRandom().randrange(2**32))
+    print(f"NETASYNC_SEED={seed}")
+    return random.Random(seed)

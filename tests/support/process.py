@@ -1,0 +1,49 @@
+"""What has to be shown in a process of its own: imports, defaults of the process, exits, signals."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+
+
+def open_descriptors() -> dict[int, str]:
+    """The open file descriptors of this process and what they are."""
+    found = {}
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            found[int(name)] = os.readlink(f"/proc/self/fd/{name}")
+        except OSError:
+            continue  # the descriptor of the listing itself
+    return found
+
+
+def native_threads() -> int:
+    """How many threads the kernel counts in this process, the runtime's included."""
+    return len(os.listdir("/proc/self/task"))
+
+
+def resident_bytes() -> int:
+    """The resident memory of this process."""
+    with open("/proc/self/statm") as statm:
+        return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def run_script(text: str, *arguments: str, status: int = 0, timeout: float = 60) -> str:
+    """Run `text` as a program of its own with every warning an error; return what it printed.
+
+    It must end with `status` and say nothing on its error stream.
+    """
+    done = subprocess.run(
+        script_command(text, *arguments), capture_output=True, text=True, timeout=timeout, check=False
+    )
+    report = f"status {done.returncode}\n{done.stdout}\n{done.stderr}"
+    assert done.returncode == status, report
+    assert status != 0 or not done.stderr, report
+    return done.stdout
+
+
+def script_command(text: str, *arguments: str) -> list[str]:
+    """The command line that runs `text` in this interpreter, in dev mode, with warnings as errors."""
+    return [sys.executable, "-X", "dev", "-W", "error", "-c", textwrap.dedent(text), *arguments]
