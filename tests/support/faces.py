@@ -18,8 +18,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Itera
 from types import ModuleType
 from typing import Any
 
-import netasync
 import netasync.blocking
+
+import netasync
 from support.waiting import DEADLINE, looks, pause
 
 #: Seconds that one scenario may take on a loop.
