@@ -1,0 +1,217 @@
+"""Sending: what is accepted, what is not, and what each call says about it."""
+
+import array
+
+import pytest
+
+from netasync import Buffer, BufferFull, MessageTooLarge
+
+
+async def test_send_returns_true_once_the_write_buffer_has_accepted_it(world):
+    conn, peer, _ = await world.dialled()
+    assert await world.send(conn, b"x") is True
+    assert conn.send_nowait(b"y") is True
+    assert await world.outside(peer.recv_many, 2) == [b"x", b"y"]
+
+
+async def test_what_is_sent_while_the_link_is_down_queues_up_to_the_buffer(world):
+    port = world.reserved_port()
+    conn = world.connect(port.address, write_buffer=Buffer.fixed(3))
+    for number in range(3):
+        assert conn.send_nowait(b"%d" % number) is True
+    with pytest.raises(BufferFull):
+        conn.send_nowait(b"3")
+    waiting = world.spawn(world.send(conn, b"3"))
+    await world.settle(waiting)
+    peer = await world.outside(world.raw_listener(port.port).accept)
+    assert await world.join(waiting) is True
+    assert await world.outside(peer.recv_many, 4) == [b"0", b"1", b"2", b"3"]
+
+
+async def test_a_send_that_timed_out_was_not_sent(world):
+    port = world.reserved_port()
+    conn = world.connect(port.address, write_buffer=1)
+    await world.send(conn, b"first")
+    with pytest.raises(TimeoutError):
+        await world.send(conn, b"given up", timeout=0.05)
+    assert conn.stats().accepted == 1
+    peer = await world.outside(world.raw_listener(port.port).accept)
+    await world.send(conn, b"second")
+    assert await world.outside(peer.recv_many, 2) == [b"first", b"second"]
+
+
+@pytest.mark.faces("asyncio", "uvloop")
+async def test_a_cancelled_send_was_not_sent(world):
+    port = world.reserved_port()
+    conn = world.connect(port.address, write_buffer=1)
+    await world.send(conn, b"first")
+    waiting = world.spawn(world.send(conn, b"given up"))
+    await world.settle(waiting)
+    waiting.cancel()
+    await world.face.pause(0)
+    assert waiting.cancelled()
+    peer = await world.outside(world.raw_listener(port.port).accept)
+    await world.send(conn, b"second")
+    assert await world.outside(peer.recv_many, 2) == [b"first", b"second"]
+
+
+@pytest.mark.faces("asyncio", "uvloop")
+async def test_nothing_is_sent_before_the_coroutine_is_awaited(world):
+    conn, peer, _ = await world.dialled()
+    later = conn.send(b"later")
+    await world.send(conn, b"now")
+    await later
+    assert await world.outside(peer.recv_many, 2) == [b"now", b"later"]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [bytes, bytearray, lambda data: memoryview(bytearray(data)), lambda data: array.array("B", data)],
+    ids=["bytes", "bytearray", "memoryview", "array"],
+)
+@pytest.mark.parametrize("size", [5, 300_000])
+async def test_any_contiguous_bytes_like_object_can_be_sent(world, make, size):
+    conn, peer, _ = await world.dialled()
+    payload = bytes(range(256)) * (size // 256) + b"x" * (size % 256)
+    await world.send(conn, make(payload))
+    assert await world.outside(peer.recv) == payload
+
+
+async def test_a_typed_array_is_sent_as_its_bytes(world):
+    numpy = pytest.importorskip("numpy")
+    conn, peer, _ = await world.dialled()
+    grid = numpy.arange(12, dtype="<i4").reshape(3, 4)
+    await world.send(conn, grid)
+    assert await world.outside(peer.recv) == grid.tobytes()
+
+
+@pytest.mark.parametrize("size", [10, 500_000])
+async def test_the_content_at_the_call_is_what_is_sent(world, size):
+    port = world.reserved_port()
+    conn = world.connect(port.address)
+    data = bytearray(b"a" * size)
+    view = memoryview(data)
+    for letter in b"abc":
+        data[:] = bytes([letter]) * size
+        await world.send(conn, view)
+    data[:] = b"z" * size
+    view.release()
+    data.clear()  # possible: nothing of ours holds the buffer
+    peer = await world.outside(world.raw_listener(port.port).accept)
+    assert await world.outside(peer.recv_many, 3) == [letter * size for letter in (b"a", b"b", b"c")]
+
+
+async def test_send_many_sends_all_of_an_iterable_and_counts(world):
+    conn, peer, _ = await world.dialled()
+    payloads = [b"%d" % number for number in range(3000)]
+    assert await world.send_many(conn, iter(payloads)) == 3000
+    assert await world.outside(peer.recv_many, 3000) == payloads
+    assert await world.send_many(conn, []) == 0
+
+
+async def test_send_many_counts_only_what_a_dropping_buffer_accepted(world):
+    conn = world.connect(world.reserved_port().address, write_buffer=Buffer.dropping(4), close_timeout=0.1)
+    assert await world.send_many(conn, [b"x"] * 10) == 4
+    assert conn.stats().write_dropped == 6
+
+
+async def test_whatever_ends_send_many_early_says_how_many_were_accepted(world):
+    port = world.reserved_port()
+    conn = world.connect(port.address, max_size=100, write_buffer=Buffer.fixed(10))
+
+    def breaks_off():
+        yield b"1"
+        yield b"2"
+        raise LookupError("no more")
+
+    with pytest.raises(LookupError, match="no more") as stopped:
+        await world.send_many(conn, breaks_off())
+    assert stopped.value.accepted == 2
+    with pytest.raises(MessageTooLarge) as stopped:
+        await world.send_many(conn, [b"3", b"x" * 101, b"never"])
+    assert stopped.value.accepted == 1
+    with pytest.raises(TypeError) as stopped:
+        await world.send_many(conn, [b"4", b"5", "text"])
+    assert stopped.value.accepted == 2
+    server = world.raw_listener(port.port)
+    peer = await world.outside(server.accept)
+    assert await world.outside(peer.recv_many, 5) == [b"1", b"2", b"3", b"4", b"5"]
+
+
+async def test_send_many_that_timed_out_keeps_what_was_accepted(world):
+    port = world.reserved_port()
+    conn = world.connect(port.address, write_buffer=3)
+    with pytest.raises(TimeoutError) as stopped:
+        await world.send_many(conn, [b"%d" % number for number in range(9)], timeout=0.1)
+    if not world.face.awaited:
+        assert stopped.value.accepted == 3
+    assert conn.stats().accepted == 3
+    peer = await world.outside(world.raw_listener(port.port).accept)
+    await world.send(conn, b"next")
+    assert await world.outside(peer.recv_many, 4) == [b"0", b"1", b"2", b"next"]
+
+
+@pytest.mark.faces("asyncio", "uvloop")
+async def test_a_cancelled_send_many_says_how_many_were_accepted(world):
+    conn = world.connect(world.reserved_port().address, write_buffer=3, close_timeout=0.1)
+    told = []
+
+    async def sending():
+        try:
+            await conn.send_many([b"x"] * 9)
+        except BaseException as stopped:
+            told.append(stopped.accepted)
+            raise
+
+    waiting = world.spawn(sending())
+    await world.settle(waiting)
+    waiting.cancel()
+    await world.face.pause(0)
+    assert told == [3]
+
+
+async def test_flush_returns_when_the_kernel_has_everything(world):
+    conn, peer, _ = await world.dialled()
+    await world.send_many(conn, [b"x" * 1000] * 100)
+    await world.flush(conn)
+    stats = conn.stats()
+    assert (stats.accepted, stats.confirmed, stats.queued) == (100, 100, 0)
+    await world.outside(peer.recv_many, 100)
+
+
+async def test_flush_waits_for_the_link(world):
+    port = world.reserved_port()
+    conn = world.connect(port.address)
+    await world.send(conn, b"queued")
+    with pytest.raises(TimeoutError):
+        await world.flush(conn, timeout=0.05)
+    peer = await world.outside(world.raw_listener(port.port).accept)
+    await world.flush(conn)
+    assert conn.stats().confirmed == 1
+    assert await world.outside(peer.recv) == b"queued"
+
+
+async def test_confirm_is_a_value_error_and_sends_nothing(world):
+    conn, peer, _ = await world.dialled()
+    for confirm in ("received", "consumed"):
+        with pytest.raises(ValueError, match="confirm"):
+            await world.send(conn, b"never", confirm=confirm)
+    await world.send(conn, b"only this")
+    assert await world.outside(peer.recv) == b"only this"
+    assert conn.stats().accepted == 1
+
+
+async def test_many_producers_share_a_handle_and_each_keeps_its_order(world):
+    conn, peer, _ = await world.dialled(write_buffer=Buffer.fixed(8))
+
+    async def produce(name):
+        for number in range(100):
+            await world.send(conn, b"%d %d" % (name, number))
+
+    producers = [world.spawn(produce(name)) for name in range(5)]
+    received = await world.outside(peer.recv_many, 500)
+    for producer in producers:
+        await world.join(producer)
+    for name in range(5):
+        own = [data for data in received if data.startswith(b"%d " % name)]
+        assert own == [b"%d %d" % (name, number) for number in range(100)]
