@@ -1,7 +1,7 @@
 """What netasync raises: misuse, and nothing else.
 
-The network never raises. What a peer or the world does is a value, `Disconnected` or `Closed`, with a `Reason`.
-An exception says that the caller can do something about it:
+The network never raises. What a peer or the world does is a value, `Disconnected` or `Closed`, with a
+`Reason`. An exception says that the caller can do something about it:
 
     NetasyncError
     ├── ClosedError        sending on a handle that has ended
@@ -9,8 +9,8 @@ An exception says that the caller can do something about it:
     ├── BufferEmpty        not waiting, and nothing there (also asyncio.QueueEmpty, queue.Empty)
     └── MessageTooLarge    a message above max_size      (also ValueError)
 
-Built-in exceptions stand for the rest: `TimeoutError` for a `timeout=` that ran out, `TypeError` and `ValueError`
-for a wrong argument, `OSError` for an address that cannot be bound.
+Built-in exceptions stand for the rest: `TimeoutError` for a `timeout=` that ran out, `TypeError` and
+`ValueError` for a wrong argument, `OSError` for an address that cannot be bound.
 """
 
 import asyncio
@@ -46,8 +46,8 @@ class ClosedError(NetasyncError):
 class BufferFull(NetasyncError, asyncio.QueueFull, queue.Full):
     """There was no room, and the call was one that does not wait.
 
-    Raised by the `_nowait` calls that send. The caller is responsible for what to do with the message: wait for
-    room with `send`, choose a buffer that drops, or let it go.
+    Raised by the `_nowait` calls that send. The caller is responsible for what to do with the message: wait
+    for room with `send`, choose a buffer that drops, or let it go.
     """
 
     __module__ = "netasync"
@@ -56,8 +56,8 @@ class BufferFull(NetasyncError, asyncio.QueueFull, queue.Full):
 class BufferEmpty(NetasyncError, asyncio.QueueEmpty, queue.Empty):
     """There was nothing to take, and the call was one that does not wait.
 
-    Raised by the `_nowait` calls that receive or accept. Nobody did anything wrong: the caller has only to come
-    back later, or to wait with `recv` or `accept`.
+    Raised by the `_nowait` calls that receive or accept. Nobody did anything wrong: the caller has only to
+    come back later, or to wait with `recv` or `accept`.
     """
 
     __module__ = "netasync"
@@ -66,8 +66,9 @@ class BufferEmpty(NetasyncError, asyncio.QueueEmpty, queue.Empty):
 class MessageTooLarge(NetasyncError, ValueError):
     """The message is larger than `max_size`.
 
-    Raised by every call that sends, before anything of the message was accepted. The caller is responsible: send
-    it in parts, or raise `max_size` on both sides. The text names the limit and the message's length, in bytes.
+    Raised by every call that sends, before anything of the message was accepted. The caller is responsible:
+    send it in parts, or raise `max_size` on both sides. The text names the limit and the message's length,
+    in bytes.
     """
 
     __module__ = "netasync"

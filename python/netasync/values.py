@@ -36,49 +36,69 @@ class Reason(enum.Enum):
 
     __module__ = "netasync"
 
-    # Annotations only: neither is a member.
-    _sentence: str
-    _value_: str
-
-    def __new__(cls, value: str, sentence: str = "") -> "Reason":
-        member = object.__new__(cls)
-        member._value_ = value
-        member._sentence = sentence
-        return member
-
-    REFUSED = "refused", "the address was reached, but nobody is listening there"
-    UNREACHABLE = "unreachable", "the address cannot be reached"
-    NAME_NOT_FOUND = "name_not_found", "the host's name could not be resolved"
-    OPEN_TIMEOUT = "open_timeout", "the connection was not established in time"
-    TLS = "tls", "the encrypted connection could not be set up"
-    REJECTED = "rejected", "the peer refused this connection and said why"
-    BUSY = "busy", "the peer takes no further connections at the moment"
-    EOF = "eof", "the peer hung up"
-    TRUNCATED = "truncated", "the peer hung up in the middle of a message"
-    RESET = "reset", "the connection was reset"
-    HEARTBEAT_TIMEOUT = "heartbeat_timeout", "nothing was heard from the peer for too long"
-    SLOW_FRAME = "slow_frame", "a message that the peer had begun did not arrive in time"
-    WRITE_STALLED = "write_stalled", "the peer took no data for too long"
-    FLOOD = "flood", "the peer sent more than it was allowed to"
-    PROTOCOL = "protocol", "the peer sent something that is not this protocol"
-    TOO_LARGE = "too_large", "the peer announced a message above the limit"
-    REPLACED = "replaced", "a newer connection took over this session"
-    MOVED = "moved", "the peer asked to be reached elsewhere"
-    SESSION_EXPIRED = "session_expired", "the peer did not return before its session expired"
-    CLOSED_HERE = "closed_here", "closed on this side"
-    CLOSED_BY_PEER = "closed_by_peer", "closed by the peer"
-    CLOSE_TIMEOUT = "close_timeout", "closed on this side, before everything could be delivered"
-    ABORTED = "aborted", "aborted without waiting for delivery"
-    SHUTDOWN = "shutdown", "the runtime was shut down"
-    INTERNAL = "internal", "a fault inside netasync"
+    REFUSED = "refused"
+    UNREACHABLE = "unreachable"
+    NAME_NOT_FOUND = "name_not_found"
+    OPEN_TIMEOUT = "open_timeout"
+    TLS = "tls"
+    REJECTED = "rejected"
+    BUSY = "busy"
+    EOF = "eof"
+    TRUNCATED = "truncated"
+    RESET = "reset"
+    HEARTBEAT_TIMEOUT = "heartbeat_timeout"
+    SLOW_FRAME = "slow_frame"
+    WRITE_STALLED = "write_stalled"
+    FLOOD = "flood"
+    PROTOCOL = "protocol"
+    TOO_LARGE = "too_large"
+    REPLACED = "replaced"
+    MOVED = "moved"
+    SESSION_EXPIRED = "session_expired"
+    CLOSED_HERE = "closed_here"
+    CLOSED_BY_PEER = "closed_by_peer"
+    CLOSE_TIMEOUT = "close_timeout"
+    ABORTED = "aborted"
+    SHUTDOWN = "shutdown"
+    INTERNAL = "internal"
 
     def __str__(self) -> str:
         """Return the reason as a sentence."""
-        return self._sentence
+        return _SENTENCES[self]
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
         # Whether a member pickles by name or by value differs between Python's releases.
         return getattr, (self.__class__, self.name)
+
+
+# Beside the members and not in their values, so that type checkers know `Reason.EOF.value` as a literal.
+_SENTENCES = {
+    Reason.REFUSED: "the address was reached, but nobody is listening there",
+    Reason.UNREACHABLE: "the address cannot be reached",
+    Reason.NAME_NOT_FOUND: "the host's name could not be resolved",
+    Reason.OPEN_TIMEOUT: "the connection was not established in time",
+    Reason.TLS: "the encrypted connection could not be set up",
+    Reason.REJECTED: "the peer refused this connection and said why",
+    Reason.BUSY: "the peer takes no further connections at the moment",
+    Reason.EOF: "the peer hung up",
+    Reason.TRUNCATED: "the peer hung up in the middle of a message",
+    Reason.RESET: "the connection was reset",
+    Reason.HEARTBEAT_TIMEOUT: "nothing was heard from the peer for too long",
+    Reason.SLOW_FRAME: "a message that the peer had begun did not arrive in time",
+    Reason.WRITE_STALLED: "the peer took no data for too long",
+    Reason.FLOOD: "the peer sent more than it was allowed to",
+    Reason.PROTOCOL: "the peer sent something that is not this protocol",
+    Reason.TOO_LARGE: "the peer announced a message above the limit",
+    Reason.REPLACED: "a newer connection took over this session",
+    Reason.MOVED: "the peer asked to be reached elsewhere",
+    Reason.SESSION_EXPIRED: "the peer did not return before its session expired",
+    Reason.CLOSED_HERE: "closed on this side",
+    Reason.CLOSED_BY_PEER: "closed by the peer",
+    Reason.CLOSE_TIMEOUT: "closed on this side, before everything could be delivered",
+    Reason.ABORTED: "aborted without waiting for delivery",
+    Reason.SHUTDOWN: "the runtime was shut down",
+    Reason.INTERNAL: "a fault inside netasync",
+}
 
 
 class State(enum.Enum):
