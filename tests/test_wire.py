@@ -157,7 +157,8 @@ async def test_reading_stops_when_the_read_buffer_is_full(world):
     await world.join(sending)
 
 
-# A message is gone once its last byte was handed to the kernel. The frame that was partly written goes again whole.
+# A message is gone once its last byte was handed to the kernel.
+# The frame that was partly written goes again whole.
 
 
 async def test_a_message_that_the_kernel_has_is_not_sent_again(world):
