@@ -1,0 +1,36 @@
+//! The only file that names a clock. Monotonic, and suspension does not count (CLOCK_MONOTONIC).
+#![allow(clippy::disallowed_methods, reason = "this is where the clock lives")]
+
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use crate::proto::Moment;
+
+static ORIGIN: OnceLock<Instant> = OnceLock::new();
+
+fn origin() -> Instant {
+    *ORIGIN.get_or_init(Instant::now)
+}
+
+/// Now, counted from the first use.
+pub fn now() -> Moment {
+    Instant::now().saturating_duration_since(origin())
+}
+
+/// Sleeps on the runtime until `moment`; for ever without one.
+pub async fn until(moment: Option<Moment>) {
+    match moment {
+        Some(moment) => tokio::time::sleep_until((origin() + moment).into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Runs `future` for at most `limit`; None when it was not done by then.
+pub async fn within<F: Future>(limit: Duration, future: F) -> Option<F::Output> {
+    tokio::time::timeout(limit, future).await.ok()
+}
+
+/// Rests on the runtime.
+pub async fn rest(duration: Duration) {
+    tokio::time::sleep(duration).await;
+}

@@ -1,0 +1,376 @@
+//! The connection that every handle shares. Two locks, one for each half, and beside them only what
+//! no data frame touches. Order: rx → tx → the bridge's list; `status` and `orders` are taken alone.
+//! No lock is held across user code or a call that can wait.
+
+use std::any::Any;
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
+
+use parking_lot::{Mutex, MutexGuard};
+use tokio::sync::Notify;
+
+use super::clock;
+use super::driver::{Driver, LoopDriver, Reading};
+use super::net::Socket;
+use super::wake::{Bell, WaitList, Waker};
+use crate::proto::account::Stats;
+use crate::proto::classic::Fault;
+use crate::proto::endpoint::{Facts, Input, Role, State};
+use crate::proto::events::{Closed, Connected, Event, Reason};
+use crate::proto::halves::{Receiver, Sender};
+use crate::proto::options::Options;
+
+/// What the reads of the present link ended in.
+#[derive(Debug)]
+pub enum StreamEnd {
+    Eof,
+    Error(std::io::Error),
+}
+
+/// The reading half and whoever reads it.
+pub struct Rx {
+    pub receiver: Receiver,
+    pub(super) socket: Option<Arc<Socket>>,
+    pub(super) end: Option<StreamEnd>,
+    /// The inbox is full: nobody reads until it is half empty.
+    pub(super) is_paused: bool,
+    pub(super) reading: Reading,
+    pub(super) readers: WaitList,
+    /// The thread that polls and reads for all of them.
+    pub(super) leader: Option<Waker>,
+    /// Reads that brought something.
+    pub(super) reads: u64,
+    /// A message was taken by a reader that has not come back for more.
+    pub(super) owes_answer: bool,
+}
+
+/// The writing half and whoever waits for it.
+pub struct Tx {
+    pub sender: Sender,
+    pub(super) socket: Option<Arc<Socket>>,
+    pub(super) has_failed: bool,
+    /// Nothing more is accepted.
+    pub(super) is_closed: bool,
+    /// The kernel takes no more: somebody watches for room.
+    pub(super) is_stalled: bool,
+    /// The loop that watches; without one the supervisor does, or a thread that waits for room.
+    pub(super) drainer: Option<Arc<dyn LoopDriver>>,
+    pub(super) draining_threads: usize,
+    pub(super) writers: WaitList,
+    pub(super) flushers: Vec<(u64, Waker)>,
+}
+
+/// What everybody may ask about a connection at any time.
+#[derive(Debug, Clone)]
+pub struct Status {
+    pub state: State,
+    /// While the link is up.
+    pub connected: Option<Connected>,
+    pub closed: Option<Closed>,
+    pub attempts: u64,
+}
+
+pub struct Link {
+    id: u64,
+    role: Role,
+    options: Options,
+    rx: Mutex<Rx>,
+    tx: Mutex<Tx>,
+    status: Mutex<Status>,
+    /// Rung when `status` changes.
+    pub changed: Bell,
+    orders: Mutex<VecDeque<Input>>,
+    /// Something for the supervisor to see.
+    pub(super) news: Notify,
+    /// Published by rx, so that a sender learns without its lock that a peer pipelines.
+    pub(super) items_ready: AtomicUsize,
+    /// This turn of the loop has sent already.
+    pub(super) is_bursting: AtomicBool,
+    /// A flush was scheduled for the end of this turn.
+    pub(super) is_corked: AtomicBool,
+    /// The life is in a phase that moves on when everything was written or taken.
+    is_ending: AtomicBool,
+}
+
+impl Link {
+    pub fn new(id: u64, role: Role, options: Options) -> Arc<Self> {
+        let now = clock::now();
+        let rx = Rx {
+            receiver: Receiver::new(&options, now),
+            socket: None,
+            end: None,
+            is_paused: false,
+            reading: Reading::default(),
+            readers: WaitList::default(),
+            leader: None,
+            reads: 0,
+            owes_answer: false,
+        };
+        let tx = Tx {
+            sender: Sender::new(&options, now),
+            socket: None,
+            has_failed: false,
+            is_closed: false,
+            is_stalled: false,
+            drainer: None,
+            draining_threads: 0,
+            writers: WaitList::default(),
+            flushers: Vec::new(),
+        };
+        let status = Status { state: State::Connecting, connected: None, closed: None, attempts: 0 };
+        Arc::new(Self {
+            id,
+            role,
+            options,
+            rx: Mutex::new(rx),
+            tx: Mutex::new(tx),
+            status: Mutex::new(status),
+            changed: Bell::default(),
+            orders: Mutex::default(),
+            news: Notify::new(),
+            items_ready: AtomicUsize::new(0),
+            is_bursting: AtomicBool::new(false),
+            is_corked: AtomicBool::new(false),
+            is_ending: AtomicBool::new(false),
+        })
+    }
+
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    pub fn role(&self) -> Role {
+        self.role
+    }
+
+    pub fn options(&self) -> &Options {
+        &self.options
+    }
+
+    pub fn status(&self) -> Status {
+        self.status.lock().clone()
+    }
+
+    pub fn stats(&self) -> Stats {
+        let mut stats = Stats { attempts: self.status.lock().attempts, ..Stats::default() };
+        let (rx, tx) = (self.rx(), self.tx());
+        rx.receiver.account(&mut stats);
+        tx.sender.account(&mut stats);
+        stats
+    }
+
+    /// Closes: accepts nothing more, delivers what was accepted, drops what was not taken.
+    /// Returns at once; on a handle that has ended nothing happens.
+    pub fn close(&self, reason: Reason) {
+        self.stop(Input::Close(reason));
+    }
+
+    /// Ends now.
+    pub fn abort(&self, reason: Reason) {
+        self.stop(Input::Abort(reason));
+    }
+
+    /// The reading channel was closed: what had arrived can be taken, then only values come.
+    pub fn close_reading(&self) {
+        let mut rx = self.rx();
+        rx.receiver.discard_arrivals();
+        self.reopen(&mut rx);
+    }
+
+    pub(super) fn rx(&self) -> MutexGuard<'_, Rx> {
+        self.rx.lock()
+    }
+
+    pub(super) fn tx(&self) -> MutexGuard<'_, Tx> {
+        self.tx.lock()
+    }
+
+    pub(super) fn next_order(&self) -> Option<Input> {
+        self.orders.lock().pop_front()
+    }
+
+    /// Tells the supervisor, where the life may move on by it.
+    pub(super) fn tell_ending(&self) {
+        if self.is_ending.load(Ordering::Acquire) {
+            self.news.notify_one();
+        }
+    }
+
+    pub(super) fn set_ending(&self, is_ending: bool) {
+        self.is_ending.store(is_ending, Ordering::Release);
+    }
+
+    pub(super) fn facts(&self) -> Facts {
+        let (rx, tx) = (self.rx(), self.tx());
+        Facts {
+            queued: tx.sender.queued(),
+            owes_answer: rx.receiver.has_message() || rx.owes_answer,
+            brought_message: rx.receiver.link_brought_message(),
+        }
+    }
+
+    /// A link is up: its value stands in front of everything that it will bring.
+    pub(super) fn install(&self, connected: Connected, socket: Socket) {
+        let socket = Arc::new(socket);
+        let now = clock::now();
+        let mut rx = self.rx();
+        rx.receiver.link_up(&self.options, now);
+        rx.receiver.push_event(Event::Connected(connected));
+        rx.socket = Some(Arc::clone(&socket));
+        rx.end = None;
+        rx.is_paused = !rx.receiver.wants_bytes();
+        let mut tx = self.tx();
+        tx.sender.link_up(now);
+        tx.socket = Some(socket);
+        drop(tx);
+        self.publish(&mut rx);
+        self.sync_driver(&mut rx);
+    }
+
+    /// The link is gone: whole messages stay, a half-written one will go again.
+    pub(super) fn hang_up(&self) {
+        let mut rx = self.rx();
+        let socket = rx.socket.take();
+        if socket.is_some() {
+            rx.receiver.link_down();
+        }
+        rx.end = None;
+        rx.is_paused = false;
+        let mut tx = self.tx();
+        tx.socket = None;
+        tx.has_failed = false;
+        tx.is_stalled = false;
+        tx.sender.link_down();
+        let drainer = tx.drainer.take();
+        drop(tx);
+        if let Some(socket) = socket {
+            socket.hang_up();
+        }
+        self.publish(&mut rx);
+        self.sync_driver(&mut rx);
+        drop(rx);
+        if let Some(drainer) = drainer {
+            drainer.sync(self.id);
+        }
+    }
+
+    /// Everything was written: ends our stream.
+    pub(super) fn end_stream(&self) {
+        if let Some(socket) = self.tx().socket.take() {
+            socket.end_stream();
+        }
+    }
+
+    /// A value for the reader; `Connected` goes by `install`.
+    pub(super) fn deliver(&self, event: Event) {
+        let is_closed = matches!(event, Event::Closed(_));
+        let mut rx = self.rx();
+        rx.receiver.push_event(event);
+        self.publish(&mut rx);
+        drop(rx);
+        if is_closed {
+            self.refuse_more();
+        }
+    }
+
+    /// A handle that is closing does not look open again, whatever its last link does.
+    pub(super) fn set_status(&self, mut next: Status) {
+        let mut status = self.status.lock();
+        if status.state == State::Closing && next.state != State::Closed {
+            next.state = State::Closing;
+        }
+        *status = next;
+        drop(status);
+        self.changed.ring();
+    }
+
+    /// Wakes as many readers as there are items, all of them at the end.
+    pub(super) fn publish(&self, rx: &mut Rx) {
+        let ready = rx.receiver.ready();
+        self.items_ready.store(ready, Ordering::Relaxed);
+        let count = if rx.receiver.is_closed() { usize::MAX } else { ready };
+        rx.readers.wake(count);
+        if let Some(leader) = rx.leader.as_ref().filter(|_| ready > 0 || rx.socket.is_none()) {
+            Arc::clone(leader).wake();
+        }
+    }
+
+    /// Whoever reads must look at what there is to watch.
+    pub(super) fn sync_driver(&self, rx: &mut Rx) {
+        match rx.reading.driver() {
+            Driver::Loop(driver) => {
+                Arc::clone(driver).sync(self.id);
+            }
+            Driver::Tokio => self.news.notify_one(),
+            Driver::Thread => match &rx.leader {
+                Some(leader) => Arc::clone(leader).wake(),
+                // One of those that follow may have to lead now.
+                None => rx.readers.wake(1),
+            },
+        }
+    }
+
+    /// A reader that stopped for a full inbox begins again when it is half empty.
+    pub(super) fn reopen(&self, rx: &mut Rx) {
+        if rx.is_paused && rx.receiver.wants_bytes_again() {
+            rx.is_paused = false;
+            self.sync_driver(rx);
+        }
+    }
+
+    fn stop(&self, order: Input) {
+        {
+            let mut status = self.status.lock();
+            if status.state == State::Closed {
+                return;
+            }
+            status.state = State::Closing;
+        }
+        self.refuse_more();
+        self.flush_corked();
+        let mut rx = self.rx();
+        rx.receiver.close();
+        self.publish(&mut rx);
+        self.reopen(&mut rx);
+        drop(rx);
+        self.orders.lock().push_back(order);
+        self.news.notify_one();
+        self.changed.ring();
+    }
+
+    fn refuse_more(&self) {
+        let mut tx = self.tx();
+        tx.is_closed = true;
+        tx.writers.wake_all();
+        for (_, flusher) in tx.flushers.drain(..) {
+            flusher.wake();
+        }
+    }
+}
+
+/// The end of a link as the supervisor reads it.
+pub(super) fn fault_of(error: &std::io::Error) -> Fault {
+    Fault { reason: Reason::Reset, detail: error.to_string() }
+}
+
+/// What the application holds: when the last one is dropped, the connection closes.
+pub struct Handle {
+    pub link: Arc<Link>,
+    /// A face of the language above, opaque here.
+    pub face: Mutex<Option<Box<dyn Any + Send>>>,
+}
+
+impl Handle {
+    pub fn new(link: Arc<Link>) -> Arc<Self> {
+        Arc::new(Self { link, face: Mutex::new(None) })
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.link.close(Reason::ClosedHere);
+    }
+}
+
+pub type WeakHandle = Weak<Handle>;

@@ -1,0 +1,15 @@
+//! What a link does: sockets, threads and time, on the orders of `proto`. Knows nothing of Python;
+//! whoever waits is an `Arc<dyn Wake>`, and a loop that reads is a `dyn LoopDriver`.
+
+pub mod clock;
+pub mod driver;
+#[expect(clippy::module_inception, reason = "the connection that every handle shares")]
+pub mod link;
+pub mod listener;
+pub mod net;
+pub mod read;
+pub mod runtime;
+pub mod supervisor;
+pub mod target;
+pub mod wake;
+pub mod write;

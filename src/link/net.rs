@@ -1,0 +1,259 @@
+//! The only file that names sockets, and the only one outside `py` with unsafe code. What is Linux's
+//! own stands here: eventfd, `MSG_NOSIGNAL`, `TCP_INFO`.
+#![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "this is where the sockets live")]
+#![allow(unsafe_code, reason = "TCP_INFO and the signal mask have no safe binding here; each block says why it holds")]
+
+use std::io::{self, IoSlice};
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec};
+use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown};
+use tokio::io::unix::AsyncFd;
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+
+use crate::proto::options::Options;
+
+/// The kernel's send buffer where the round trip is below `SHORT_PATH`: letting it grow costs a
+/// 1 MiB message half its rate and a round trip beside a stream its p99 (`speed.md`).
+const SHORT_PATH_SEND_BUFFER: usize = 256 * 1024;
+const SHORT_PATH: Duration = Duration::from_millis(1);
+
+/// A connected, non-blocking TCP socket. tokio does not watch it unless somebody asks for that.
+#[derive(Debug)]
+pub struct Socket {
+    fd: OwnedFd,
+}
+
+impl Socket {
+    /// Reads what is there into `buffer`; 0 is the end of the stream.
+    pub fn recv(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            match rustix::net::recv(&self.fd, &mut *buffer, RecvFlags::DONTWAIT) {
+                Ok((_, length)) => return Ok(length),
+                Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Hands as much of `parts` to the kernel as it takes.
+    pub fn send(&self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
+        loop {
+            let mut control = SendAncillaryBuffer::default();
+            let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+            match rustix::net::sendmsg(&self.fd, parts, &mut control, flags) {
+                Ok(length) => return Ok(length),
+                Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Ends our stream; the peer's goes on.
+    pub fn end_stream(&self) {
+        // ENOTCONN: the peer was faster. There is nothing to be told then.
+        let _ = rustix::net::shutdown(&self.fd, Shutdown::Write);
+    }
+
+    /// Ends both streams at once, whoever else still holds the descriptor.
+    pub fn hang_up(&self) {
+        let _ = rustix::net::shutdown(&self.fd, Shutdown::Both);
+    }
+
+    /// Whether a read would bring bytes, the end of the stream or an error.
+    pub fn is_readable(&self) -> bool {
+        let mut fds = [PollFd::new(&self.fd, PollFlags::IN | PollFlags::RDHUP)];
+        matches!(rustix::event::poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })), Ok(1))
+    }
+
+    fn configure(&self, options: &Options) -> io::Result<()> {
+        let socket = socket2::SockRef::from(&self.fd);
+        socket.set_tcp_nodelay(options.nodelay)?;
+        if self.round_trip().is_some_and(|round_trip| round_trip < SHORT_PATH) {
+            socket.set_send_buffer_size(SHORT_PATH_SEND_BUFFER)?;
+        }
+        Ok(())
+    }
+
+    /// The kernel's estimate of the round trip.
+    fn round_trip(&self) -> Option<Duration> {
+        // SAFETY: tcp_info is a plain struct of integers, for which all zeros is a value.
+        let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
+        let mut length = libc::socklen_t::try_from(size_of::<libc::tcp_info>()).ok()?;
+        // SAFETY: the descriptor is ours and open; the kernel writes at most `length` bytes into `info`.
+        let status = unsafe {
+            libc::getsockopt(
+                self.fd.as_raw_fd(),
+                libc::IPPROTO_TCP,
+                libc::TCP_INFO,
+                (&raw mut info).cast(),
+                &raw mut length,
+            )
+        };
+        (status == 0).then(|| Duration::from_micros(u64::from(info.tcpi_rtt)))
+    }
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+impl AsRawFd for Socket {
+    fn as_raw_fd(&self) -> RawFd {
+        self.fd.as_raw_fd()
+    }
+}
+
+/// Has the runtime watch a socket, until what is returned is dropped.
+pub fn watch(socket: Arc<Socket>, interest: tokio::io::Interest) -> io::Result<AsyncFd<Arc<Socket>>> {
+    // SAFETY: the socket owns its descriptor, never changes it, and lives in the Arc that the AsyncFd holds.
+    let watch = unsafe { AsyncFd::register_with_interest(socket, interest) };
+    watch.map_err(|error| error.into_parts().1)
+}
+
+/// Dials one address. Dropping the future gives the socket back.
+pub async fn dial(address: SocketAddr, local: Option<SocketAddr>, options: &Options) -> io::Result<Socket> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    if let Some(local) = local {
+        socket.set_reuseaddr(true)?;
+        socket.bind(local)?;
+    }
+    let stream = socket.connect(address).await?;
+    if stream.local_addr()? == stream.peer_addr()? {
+        // Both ends of a dial on loopback can turn out to be one socket (simultaneous open).
+        return Err(io::Error::new(io::ErrorKind::ConnectionRefused, "dialled itself"));
+    }
+    adopt(stream, options)
+}
+
+/// Takes the socket out of tokio's hands.
+fn adopt(stream: TcpStream, options: &Options) -> io::Result<Socket> {
+    let socket = Socket { fd: stream.into_std()?.into() };
+    socket.configure(options)?;
+    Ok(socket)
+}
+
+/// All addresses of a name, looked up anew; a numeric one without asking anybody.
+pub async fn lookup(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+    if let Ok(address) = host.parse::<IpAddr>() {
+        return Ok(vec![SocketAddr::new(address, port)]);
+    }
+    Ok(tokio::net::lookup_host((host, port)).await?.collect())
+}
+
+/// A bound socket that listens.
+pub struct Acceptor {
+    listener: TcpListener,
+}
+
+/// Binds and listens, before any runtime is there.
+pub fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+    let domain = socket2::Domain::for_address(address);
+    let socket = socket2::Socket::new(domain, socket2::Type::STREAM, Some(socket2::Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(false)?;
+    }
+    socket.bind(&address.into())?;
+    socket.listen(1024)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket.into())
+}
+
+impl Acceptor {
+    /// Must be called on the runtime.
+    pub fn new(listener: std::net::TcpListener) -> io::Result<Self> {
+        Ok(Self { listener: TcpListener::from_std(listener)? })
+    }
+
+    /// The next connection and its peer's address.
+    pub async fn accept(&self, options: &Options) -> io::Result<(Socket, SocketAddr)> {
+        let (stream, peer) = self.listener.accept().await?;
+        Ok((adopt(stream, options)?, peer))
+    }
+}
+
+/// A descriptor that becomes readable when somebody signals it.
+#[derive(Debug)]
+pub struct Signal {
+    fd: OwnedFd,
+}
+
+impl Signal {
+    pub fn new() -> io::Result<Self> {
+        Ok(Self { fd: rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)? })
+    }
+
+    pub fn set(&self) {
+        // EAGAIN: the counter is full, so the descriptor is readable already.
+        let _ = rustix::io::write(&self.fd, &1u64.to_ne_bytes());
+    }
+
+    pub fn clear(&self) {
+        let _ = rustix::io::read(&self.fd, &mut [0u8; 8]);
+    }
+}
+
+impl AsRawFd for Signal {
+    fn as_raw_fd(&self) -> RawFd {
+        self.fd.as_raw_fd()
+    }
+}
+
+/// What a thread waits for on its socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Interest {
+    Read,
+    Write,
+}
+
+/// What ended a wait.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Ready {
+    pub signal: bool,
+    pub socket: bool,
+}
+
+/// Blocks this thread until `signal` is set, `socket` is ready, `limit` is over or a signal handler ran.
+pub fn wait(signal: &Signal, socket: Option<(&Socket, Interest)>, limit: Option<Duration>) -> Ready {
+    let flags = match socket {
+        Some((_, Interest::Write)) => PollFlags::OUT,
+        _ => PollFlags::IN | PollFlags::RDHUP,
+    };
+    let mut fds = [PollFd::new(&signal.fd, PollFlags::IN), PollFd::new(&signal.fd, PollFlags::empty())];
+    let mut count = 1;
+    if let Some((socket, _)) = socket {
+        fds[1] = PollFd::new(&socket.fd, flags);
+        count = 2;
+    }
+    let limit = limit.map(|limit| Timespec {
+        tv_sec: i64::try_from(limit.as_secs()).unwrap_or(i64::MAX),
+        tv_nsec: limit.subsec_nanos().into(),
+    });
+    match rustix::event::poll(&mut fds[..count], limit.as_ref()) {
+        Ok(_) => Ready { signal: !fds[0].revents().is_empty(), socket: count == 2 && !fds[1].revents().is_empty() },
+        // EINTR: the caller looks at its signals, and at everything else.
+        Err(_) => Ready::default(),
+    }
+}
+
+/// Keeps the process's signals for the threads that can handle them.
+pub fn block_signals() {
+    // SAFETY: `set` is filled before it is read, and the mask of this thread alone changes.
+    unsafe {
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        libc::sigfillset(&raw mut set);
+        libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut());
+    }
+}
+
+/// Whether this is the process's main thread, the one in which Python handles signals.
+pub fn is_main_thread() -> bool {
+    // SAFETY: neither call has a precondition.
+    unsafe { libc::gettid() == libc::getpid() }
+}

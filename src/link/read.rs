@@ -1,0 +1,270 @@
+//! The inline way in: whichever thread wants a message reads it, under the rx lock, into that thread's
+//! one buffer, and what is left over moves to the connection's inbox.
+
+use std::cell::RefCell;
+use std::io::ErrorKind;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use super::clock;
+use super::driver::{Driver, LoopDriver};
+use super::link::{Link, Rx, StreamEnd};
+use super::net::{self, Interest, Signal, Socket};
+use super::wake::{Wake, Waker};
+use crate::proto::events::Event;
+use crate::proto::halves::Front;
+
+const READ_BUFFER: usize = 256 * 1024;
+/// The kernel's copy into memory that starts 8 or 16 bytes into a page takes twice as long (`speed.md`).
+const ALIGNMENT: usize = 64;
+
+thread_local! {
+    /// One for each thread that reads, kept and reused: a read into fresh memory costs 28 µs, not 4.
+    static BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// What one read brought.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Read {
+    Bytes,
+    /// Nothing is there now.
+    Nothing,
+    /// Nothing may be read now: the inbox is full, there is no link, or its stream has ended.
+    Closed,
+}
+
+/// A thread that waits in a blocking call.
+pub struct Park {
+    signal: Signal,
+}
+
+impl Park {
+    pub fn new() -> std::io::Result<Self> {
+        Ok(Self { signal: Signal::new()? })
+    }
+
+    /// Blocks until somebody wakes this thread, a signal handler ran, or `limit` is over.
+    pub fn wait(&self, limit: Option<Duration>) {
+        self.wait_for(None, limit);
+    }
+
+    /// Returns whether the socket is ready.
+    pub(super) fn wait_for(&self, socket: Option<(&Socket, Interest)>, limit: Option<Duration>) -> bool {
+        let ready = net::wait(&self.signal, socket, limit);
+        if ready.signal {
+            self.signal.clear();
+        }
+        ready.socket
+    }
+}
+
+impl Wake for Park {
+    fn wake(self: Arc<Self>) {
+        self.signal.set();
+    }
+}
+
+impl Link {
+    /// Takes up to `limit` items, showing each to `take` first; what `take` refuses with an error stays.
+    /// Closed is the last one of a batch, and can be taken for ever.
+    ///
+    /// # Errors
+    /// The first error of `take`; the items before it are taken.
+    pub fn take<E>(&self, limit: usize, mut take: impl FnMut(Front<'_>) -> Result<(), E>) -> Result<usize, E> {
+        let mut rx = self.rx();
+        let mut taken = 0;
+        let mut outcome = Ok(());
+        while taken < limit {
+            let Some(front) = rx.receiver.front() else { break };
+            let is_closed = matches!(front, Front::Event(Event::Closed(_)));
+            let is_message = matches!(front, Front::Message(_));
+            outcome = take(front);
+            if outcome.is_err() {
+                break;
+            }
+            rx.receiver.pop();
+            rx.owes_answer |= is_message;
+            taken += 1;
+            if is_closed {
+                break;
+            }
+        }
+        self.taken(&mut rx, taken);
+        outcome.map(|()| taken)
+    }
+
+    /// A task on `driver` found nothing and is about to wait: `waker` is woken when something comes.
+    /// Returns false, without having noted it, when something is there after all.
+    pub fn wait_on_loop(&self, driver: &Arc<dyn LoopDriver>, waker: &Waker) -> bool {
+        let mut rx = self.rx();
+        if rx.receiver.ready() > 0 {
+            return false;
+        }
+        rx.readers.add(Arc::clone(waker));
+        if !rx.reading.is_loop(driver.id()) {
+            let replaced = rx.reading.enter_loop(driver, clock::now());
+            self.replace_driver(&mut rx, replaced);
+        }
+        true
+    }
+
+    /// A waiter leaves without taking. One that was woken already passes the wake on.
+    pub fn leave(&self, waker: &Waker) {
+        let mut rx = self.rx();
+        if !rx.readers.remove(waker) {
+            self.publish(&mut rx);
+        }
+    }
+
+    /// A thread waits until something may be there, at most for `limit`. The first to come polls and
+    /// reads for all of them; when it leaves, it hands that on.
+    pub fn wait_in_thread(&self, park: &Arc<Park>, limit: Option<Duration>) {
+        let waker: Waker = Arc::clone(park) as Waker;
+        let mut rx = self.rx();
+        if rx.receiver.ready() > 0 {
+            return;
+        }
+        let replaced = rx.reading.enter_thread(clock::now());
+        self.replace_driver(&mut rx, replaced);
+        let socket = self.lead(&mut rx, &waker);
+        if socket.is_none() {
+            rx.readers.add(Arc::clone(&waker));
+        }
+        drop(rx);
+        let is_ready = park.wait_for(socket.as_deref().map(|socket| (socket, Interest::Read)), limit);
+        let mut rx = self.rx();
+        if socket.is_some() {
+            rx.leader = None;
+            if is_ready && self.is_current(&rx, socket.as_ref()) {
+                self.read(&mut rx);
+            }
+        } else {
+            rx.readers.remove(&waker);
+        }
+        if rx.leader.is_none() {
+            rx.readers.wake(1);
+        }
+        self.publish(&mut rx);
+        rx.reading.leave_thread(clock::now());
+    }
+
+    /// The loop's selector says that the socket is readable: one read. Returns whether it should go on
+    /// watching.
+    pub fn read_on_loop(&self, id: usize) -> bool {
+        let mut rx = self.rx();
+        if !rx.reading.is_loop(id) {
+            return false;
+        }
+        let read = self.read(&mut rx);
+        self.publish(&mut rx);
+        read != Read::Closed && !rx.is_paused && rx.end.is_none()
+    }
+
+    /// The socket that the loop `id` should watch for bytes.
+    pub fn socket_to_read(&self, id: usize) -> Option<Arc<Socket>> {
+        let rx = self.rx();
+        let should_watch = rx.reading.is_loop(id) && !rx.is_paused && rx.end.is_none();
+        rx.socket.as_ref().filter(|_| should_watch).cloned()
+    }
+
+    /// The runtime says that the socket is readable: one read. Returns whether to wait for readiness
+    /// again; when somebody else reads by now, nothing is read.
+    pub(super) fn read_for_runtime(&self) -> bool {
+        let mut rx = self.rx();
+        if !rx.reading.is_tokio() {
+            return false;
+        }
+        let read = self.read(&mut rx);
+        self.publish(&mut rx);
+        read == Read::Nothing
+    }
+
+    /// Reads all that is there, whoever else reads: hand-over, relief of a blocked loop, and the look
+    /// that comes before every verdict. Bounded, so that a firehose cannot hold the runtime.
+    pub(super) fn look(&self) {
+        let mut rx = self.rx();
+        for _ in 0..64 {
+            if self.read(&mut rx) != Read::Bytes {
+                break;
+            }
+        }
+        self.publish(&mut rx);
+    }
+
+    /// One read into this thread's buffer.
+    pub(super) fn read(&self, rx: &mut Rx) -> Read {
+        let Some(socket) = rx.socket.as_ref().filter(|_| !rx.is_paused && rx.end.is_none()).cloned() else {
+            return Read::Closed;
+        };
+        BUFFER.with_borrow_mut(|buffer| {
+            if buffer.is_empty() {
+                buffer.resize(READ_BUFFER + ALIGNMENT, 0);
+            }
+            let start = buffer.as_ptr().align_offset(ALIGNMENT);
+            let space = &mut buffer[start..start + READ_BUFFER];
+            match socket.recv(space) {
+                Ok(0) => self.ended(rx, StreamEnd::Eof),
+                Ok(length) => self.fed(rx, &space[..length]),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => Read::Nothing,
+                Err(error) => self.ended(rx, StreamEnd::Error(error)),
+            }
+        })
+    }
+
+    fn fed(&self, rx: &mut Rx, bytes: &[u8]) -> Read {
+        rx.receiver.feed(bytes, clock::now());
+        rx.reads += 1;
+        rx.is_paused = !rx.receiver.wants_bytes();
+        if rx.receiver.fault().is_some() {
+            self.news.notify_one();
+        }
+        Read::Bytes
+    }
+
+    fn ended(&self, rx: &mut Rx, end: StreamEnd) -> Read {
+        rx.end = Some(end);
+        self.news.notify_one();
+        Read::Closed
+    }
+
+    /// Items were taken, or a reader came back and found nothing.
+    fn taken(&self, rx: &mut Rx, count: usize) {
+        if count == 0 {
+            if std::mem::take(&mut rx.owes_answer) {
+                self.tell_ending();
+            }
+            return;
+        }
+        self.items_ready.store(rx.receiver.ready(), Ordering::Relaxed);
+        if !rx.readers.is_empty() {
+            self.publish(rx);
+        }
+        self.reopen(rx);
+        if rx.receiver.fault().is_some() {
+            self.news.notify_one();
+        }
+    }
+
+    /// Becomes the thread that reads, if nobody else is and there is something to read.
+    fn lead(&self, rx: &mut Rx, waker: &Waker) -> Option<Arc<Socket>> {
+        let may_lead = matches!(rx.reading.driver(), Driver::Thread) && rx.leader.is_none() && rx.end.is_none();
+        let socket = rx.socket.as_ref().filter(|_| may_lead && !rx.is_paused).cloned()?;
+        rx.leader = Some(Arc::clone(waker));
+        Some(socket)
+    }
+
+    fn is_current(&self, rx: &Rx, socket: Option<&Arc<Socket>>) -> bool {
+        matches!((&rx.socket, socket), (Some(present), Some(polled)) if Arc::ptr_eq(present, polled))
+    }
+
+    /// The new driver looks for itself; the one before must stop, and the supervisor must know.
+    fn replace_driver(&self, rx: &mut Rx, replaced: Option<Driver>) {
+        let Some(replaced) = replaced else { return };
+        if let Driver::Loop(driver) = replaced {
+            driver.sync(self.id());
+        }
+        self.news.notify_one();
+        self.sync_driver(rx);
+    }
+}

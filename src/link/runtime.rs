@@ -1,0 +1,268 @@
+//! The thread and the tokio runtime behind connections and listeners. Starts with the first of them,
+//! never at import; runs none of Python's code and handles none of its signals.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak, mpsc};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use super::clock;
+use super::link::Link;
+use super::listener::Listener;
+use super::net;
+use super::supervisor::{Dialed, Route, Supervisor};
+use super::wake::Bell;
+use crate::proto::endpoint::{Endpoint, Role};
+use crate::proto::events::Reason;
+use crate::proto::options::Options;
+
+/// How long a lookup that nobody waits for any more may hold up the end of the runtime.
+const LOOKUP_GRACE: Duration = Duration::from_millis(100);
+/// What an aborted connection takes at most to end.
+const ABORT_GRACE: Duration = Duration::from_secs(1);
+
+#[derive(Default)]
+enum Stage {
+    #[default]
+    Idle,
+    Running {
+        handle: tokio::runtime::Handle,
+        thread: JoinHandle<()>,
+    },
+    /// Nothing starts any more; the thread may still be ending.
+    Ending(Option<JoinHandle<()>>),
+}
+
+#[derive(Default)]
+struct Members {
+    links: HashMap<u64, Weak<Link>>,
+    listeners: HashMap<u64, Weak<Listener>>,
+}
+
+#[derive(Default)]
+pub struct Runtime {
+    stage: Mutex<Stage>,
+    members: Mutex<Members>,
+    member_left: Notify,
+    stop: Notify,
+    stop_within: Mutex<Duration>,
+    is_done: Mutex<bool>,
+    /// Rung when the runtime has ended.
+    pub done: Bell,
+}
+
+/// The runtime was shut down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ShutDown;
+
+impl Runtime {
+    pub fn is_running(&self) -> bool {
+        matches!(*self.stage.lock(), Stage::Running { .. })
+    }
+
+    /// Whether nothing can be started any more.
+    pub fn is_shut_down(&self) -> bool {
+        matches!(*self.stage.lock(), Stage::Ending(_))
+    }
+
+    /// Whether `shutdown` has come to its end.
+    pub fn is_done(&self) -> bool {
+        *self.is_done.lock()
+    }
+
+    /// A connection that dials from now on.
+    ///
+    /// # Errors
+    /// On a runtime that was shut down.
+    pub fn dial(self: &Arc<Self>, route: Route, options: Options) -> Result<Arc<Link>, ShutDown> {
+        let handle = self.handle()?;
+        let link = Link::new(next_id(), Role::Dialler, options);
+        let endpoint = Endpoint::new(Role::Dialler, link.options(), seed());
+        self.run_link(&handle, Supervisor::dialler(Arc::clone(&link), endpoint, route), &link);
+        Ok(link)
+    }
+
+    /// A connection that was accepted. Must be called on the runtime.
+    pub(super) fn accepted(self: &Arc<Self>, dialed: Dialed, options: Options) -> Arc<Link> {
+        let link = Link::new(next_id(), Role::Accepted, options);
+        let endpoint = Endpoint::new(Role::Accepted, link.options(), seed());
+        let handle = tokio::runtime::Handle::current();
+        self.run_link(&handle, Supervisor::accepted(Arc::clone(&link), endpoint, dialed), &link);
+        link
+    }
+
+    /// A listener on a socket that is bound.
+    ///
+    /// # Errors
+    /// On a runtime that was shut down.
+    pub fn listen(self: &Arc<Self>, socket: std::net::TcpListener, listener: &Arc<Listener>) -> Result<(), ShutDown> {
+        let handle = self.handle()?;
+        let id = next_id();
+        self.members.lock().listeners.insert(id, Arc::downgrade(listener));
+        let (runtime, listener) = (Arc::clone(self), Arc::clone(listener));
+        handle.spawn(async move {
+            listener.run(&runtime, socket).await;
+            runtime.members.lock().listeners.remove(&id);
+            runtime.member_left.notify_one();
+        });
+        Ok(())
+    }
+
+    /// Begins to shut down: listeners stop, every handle closes, what is left at `timeout` is aborted.
+    /// Safe to repeat; `done` rings at the end.
+    pub fn shut_down(&self, timeout: Duration) {
+        let mut stage = self.stage.lock();
+        match std::mem::take(&mut *stage) {
+            Stage::Idle => {
+                *stage = Stage::Ending(None);
+                drop(stage);
+                self.finished();
+            }
+            Stage::Running { thread, .. } => {
+                *stage = Stage::Ending(Some(thread));
+                *self.stop_within.lock() = timeout;
+                self.stop.notify_one();
+            }
+            ending @ Stage::Ending(_) => *stage = ending,
+        }
+    }
+
+    /// Waits for the thread, which has nothing left to do. After `done` only.
+    pub fn join(&self) {
+        let thread = match &mut *self.stage.lock() {
+            Stage::Ending(thread) => thread.take(),
+            _ => None,
+        };
+        if let Some(thread) = thread {
+            // A panic of the runtime's thread was printed when it happened.
+            let _ = thread.join();
+        }
+    }
+
+    /// Whether a connection that is up still holds unsent bytes.
+    pub fn has_unsent(&self) -> bool {
+        self.links().iter().any(|link| {
+            let tx = link.tx();
+            tx.socket.is_some() && !tx.sender.is_empty()
+        })
+    }
+
+    /// Writes what can be written at once.
+    pub fn flush(&self) {
+        self.links().iter().for_each(|link| {
+            link.drain();
+        });
+    }
+
+    fn handle(self: &Arc<Self>) -> Result<tokio::runtime::Handle, ShutDown> {
+        let mut stage = self.stage.lock();
+        match &*stage {
+            Stage::Running { handle, .. } => return Ok(handle.clone()),
+            Stage::Ending(_) => return Err(ShutDown),
+            Stage::Idle => {}
+        }
+        let (tell, told) = mpsc::channel();
+        let runtime = Arc::clone(self);
+        let thread = std::thread::Builder::new().name("netasync".into()).spawn(move || runtime.run(&tell));
+        let thread = thread.expect("the system can start one thread for each runtime");
+        let handle = told.recv().expect("the thread tells its handle before anything else");
+        *stage = Stage::Running { handle: handle.clone(), thread };
+        Ok(handle)
+    }
+
+    fn run(&self, tell: &mpsc::Sender<tokio::runtime::Handle>) {
+        net::block_signals();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().thread_name("netasync-lookup").build();
+        let runtime = runtime.expect("epoll and a timer can be had");
+        // Nobody hears it only if the starting thread died, and then nobody needs it.
+        let _ = tell.send(runtime.handle().clone());
+        runtime.block_on(self.serve());
+        runtime.shutdown_timeout(LOOKUP_GRACE);
+        self.finished();
+    }
+
+    /// Runs until it is told to stop, and sees everybody off.
+    async fn serve(&self) {
+        self.stop.notified().await;
+        let timeout = *self.stop_within.lock();
+        for listener in self.listeners() {
+            listener.close(Reason::Shutdown);
+        }
+        for link in self.links() {
+            link.close(Reason::Shutdown);
+        }
+        if clock::within(timeout, self.empty()).await.is_some() {
+            return;
+        }
+        for link in self.links() {
+            link.abort(Reason::Shutdown);
+        }
+        clock::within(ABORT_GRACE, self.empty()).await;
+    }
+
+    async fn empty(&self) {
+        loop {
+            {
+                let members = self.members.lock();
+                if members.links.is_empty() && members.listeners.is_empty() {
+                    return;
+                }
+            }
+            self.member_left.notified().await;
+        }
+    }
+
+    fn run_link(self: &Arc<Self>, handle: &tokio::runtime::Handle, supervisor: Supervisor, link: &Arc<Link>) {
+        let id = link.id();
+        self.members.lock().links.insert(id, Arc::downgrade(link));
+        let leaving = Leaving { runtime: Arc::clone(self), id };
+        handle.spawn(async move {
+            let _leaving = leaving;
+            supervisor.run().await;
+        });
+        if self.is_shut_down() {
+            // Accepted in the moment of shutting down.
+            link.close(Reason::Shutdown);
+        }
+    }
+
+    fn links(&self) -> Vec<Arc<Link>> {
+        self.members.lock().links.values().filter_map(Weak::upgrade).collect()
+    }
+
+    fn listeners(&self) -> Vec<Arc<Listener>> {
+        self.members.lock().listeners.values().filter_map(Weak::upgrade).collect()
+    }
+
+    fn finished(&self) {
+        *self.is_done.lock() = true;
+        self.done.ring();
+    }
+}
+
+/// Signs a connection off, also when its supervisor panicked.
+struct Leaving {
+    runtime: Arc<Runtime>,
+    id: u64,
+}
+
+impl Drop for Leaving {
+    fn drop(&mut self) {
+        self.runtime.members.lock().links.remove(&self.id);
+        self.runtime.member_left.notify_one();
+    }
+}
+
+fn next_id() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
+
+/// For jitter: different in each process and each connection.
+fn seed() -> u64 {
+    getrandom::u64().unwrap_or_else(|_| next_id())
+}

@@ -1,0 +1,285 @@
+//! The inline way out: the sending thread hands its message straight to the kernel while nothing is
+//! queued before it. What follows in the same turn of a loop is appended and goes out in one call.
+
+use std::io::{ErrorKind, IoSlice};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use super::clock;
+use super::driver::LoopDriver;
+use super::link::{Link, Tx};
+use super::net::{Interest, Socket};
+use super::read::Park;
+use super::wake::Waker;
+use crate::proto::classic::encode_header;
+use crate::proto::outbox::Push;
+
+/// Corked bytes that go out without waiting for the end of the turn.
+const CORK_BYTES: usize = 64 * 1024;
+
+/// What became of a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sent {
+    Accepted,
+    /// A dropping buffer was full.
+    Refused,
+    /// A fixed buffer is full: try again when woken.
+    Full,
+    /// The handle has ended, or is closing.
+    Ended,
+}
+
+/// What the caller has to see to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Then {
+    Nothing,
+    /// `flush_corked` at the end of this turn of the loop.
+    FlushThisTurn,
+    /// The kernel takes no more: watch for room.
+    Watch,
+}
+
+/// Where a message comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum From {
+    Loop,
+    Thread,
+}
+
+impl Link {
+    /// Accepts a message of a legal size and writes what the kernel takes.
+    pub fn try_send(&self, payload: &[u8], from: From) -> (Sent, Then) {
+        let mut tx = self.tx();
+        if tx.is_closed {
+            return (Sent::Ended, Then::Nothing);
+        }
+        let is_corking = from == From::Loop && self.corks();
+        if !is_corking && tx.sender.is_empty() && !tx.has_failed {
+            if let Some(socket) = tx.socket.clone() {
+                return (Sent::Accepted, self.send_past_queue(&mut tx, &socket, payload));
+            }
+        }
+        let mut push = tx.sender.push(payload);
+        if push == Push::Full && tx.sender.unsent_bytes() > 0 && !tx.is_stalled {
+            self.write(&mut tx);
+            push = tx.sender.push(payload);
+        }
+        match push {
+            Push::Full => return (Sent::Full, Then::Nothing),
+            Push::Refused => return (Sent::Refused, Then::Nothing),
+            Push::Accepted => {}
+        }
+        let then = self.written_later(&mut tx, is_corking);
+        if tx.sender.has_room() {
+            tx.writers.wake(1);
+        }
+        (Sent::Accepted, then)
+    }
+
+    /// Writes what this turn has gathered. The next message goes out at once again.
+    pub fn flush_corked(&self) -> Then {
+        self.is_bursting.store(false, Ordering::Relaxed);
+        if !self.is_corked.swap(false, Ordering::Relaxed) {
+            return Then::Nothing;
+        }
+        let mut tx = self.tx();
+        if tx.is_stalled { Then::Nothing } else { self.write(&mut tx) }
+    }
+
+    /// A reader is about to wait: its turn is over.
+    pub fn end_turn(&self) -> Then {
+        if self.is_bursting.load(Ordering::Relaxed) { self.flush_corked() } else { Then::Nothing }
+    }
+
+    /// The number behind what was accepted so far, or None on a handle that has ended.
+    pub fn flush_mark(&self) -> Option<u64> {
+        self.flush_corked();
+        let tx = self.tx();
+        (!tx.is_closed).then(|| tx.sender.entered())
+    }
+
+    /// Whether everything before `mark` was handed to the kernel; None on a handle that has ended.
+    pub fn is_flushed(&self, mark: u64) -> Option<bool> {
+        let tx = self.tx();
+        let is_flushed = tx.sender.is_flushed(mark);
+        (is_flushed || !tx.is_closed).then_some(is_flushed)
+    }
+
+    /// Wakes `waker` when everything before `mark` was handed over, or the handle ends. Returns false,
+    /// without having noted it, when that is so already.
+    pub fn wait_flushed(&self, mark: u64, waker: &Waker) -> bool {
+        let mut tx = self.tx();
+        if tx.is_closed || tx.sender.is_flushed(mark) {
+            return false;
+        }
+        tx.flushers.push((mark, Arc::clone(waker)));
+        true
+    }
+
+    /// Wakes `waker` when there may be room. Returns false, without having noted it, when there is some
+    /// already or the handle has ended.
+    pub fn wait_room(&self, waker: &Waker) -> bool {
+        let mut tx = self.tx();
+        if tx.is_closed || tx.sender.has_room() {
+            return false;
+        }
+        tx.writers.add(Arc::clone(waker));
+        true
+    }
+
+    /// A waiter for room or for a flush leaves. One that was woken already passes the wake on.
+    pub fn leave_room(&self, waker: &Waker) {
+        let mut tx = self.tx();
+        tx.flushers.retain(|(_, other)| !Arc::ptr_eq(other, waker));
+        if !tx.writers.remove(waker) && tx.sender.has_room() {
+            tx.writers.wake(1);
+        }
+    }
+
+    /// A thread that waits for room writes meanwhile what the kernel takes.
+    pub fn wait_in_thread_to_write(&self, park: &Arc<Park>, limit: Option<Duration>) {
+        let socket = {
+            let mut tx = self.tx();
+            let socket = tx.socket.as_ref().filter(|_| tx.is_stalled).cloned();
+            tx.draining_threads += usize::from(socket.is_some());
+            socket
+        };
+        let is_ready = park.wait_for(socket.as_deref().map(|socket| (socket, Interest::Write)), limit);
+        if socket.is_none() {
+            return;
+        }
+        let mut tx = self.tx();
+        tx.draining_threads -= 1;
+        if is_ready {
+            self.write(&mut tx);
+        }
+        if tx.is_stalled {
+            self.news.notify_one();
+        }
+    }
+
+    /// The kernel may have room: writes, and says whether it is full again.
+    pub fn drain(&self) -> bool {
+        let mut tx = self.tx();
+        self.write(&mut tx);
+        tx.is_stalled
+    }
+
+    /// `driver` watches for room from now on; without one the supervisor does.
+    pub fn watch_for_room(&self, driver: Option<Arc<dyn LoopDriver>>) {
+        let mut tx = self.tx();
+        if !tx.is_stalled {
+            return;
+        }
+        match driver {
+            Some(driver) => {
+                tx.drainer = Some(Arc::clone(&driver));
+                drop(tx);
+                driver.sync(self.id());
+            }
+            None => self.news.notify_one(),
+        }
+    }
+
+    /// The socket that the loop `id` should watch for room.
+    pub fn socket_to_write(&self, id: usize) -> Option<Arc<Socket>> {
+        let tx = self.tx();
+        let should_watch = tx.is_stalled && tx.drainer.as_ref().is_some_and(|driver| driver.id() == id);
+        tx.socket.as_ref().filter(|_| should_watch).cloned()
+    }
+
+    /// A heartbeat, if one is due.
+    pub(super) fn heartbeat(&self) {
+        let mut tx = self.tx();
+        let now = clock::now();
+        let (Some(heartbeat), Some(socket)) = (tx.sender.heartbeat(now), tx.socket.clone()) else { return };
+        match socket.send(&[IoSlice::new(heartbeat)]) {
+            Ok(written) => tx.sender.heartbeat_passed(written, now),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => tx.sender.heartbeat_passed(0, now),
+            Err(_) => self.fail(&mut tx),
+        }
+        tx.is_stalled |= !tx.sender.is_empty();
+    }
+
+    /// Writes everything that waits, as far as the kernel takes it.
+    pub(super) fn write(&self, tx: &mut Tx) -> Then {
+        let was_stalled = std::mem::take(&mut tx.is_stalled);
+        while let Some(socket) = tx.socket.clone().filter(|_| !tx.sender.is_empty() && !tx.has_failed) {
+            let unsent = tx.sender.unsent_bytes();
+            let parts = tx.sender.unsent().map(IoSlice::new);
+            match socket.send(&parts) {
+                Ok(written) => {
+                    tx.sender.wrote(written, clock::now());
+                    tx.is_stalled = written < unsent;
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => tx.is_stalled = true,
+                Err(_) => self.fail(tx),
+            }
+            if tx.is_stalled {
+                break;
+            }
+        }
+        self.wrote(tx);
+        if tx.is_stalled && !was_stalled { Then::Watch } else { Then::Nothing }
+    }
+
+    /// Whether this message waits for the end of the turn: the turn has sent already, or the peer
+    /// pipelines and the answers should go back together.
+    fn corks(&self) -> bool {
+        if !self.options().cork {
+            return false;
+        }
+        self.is_bursting.swap(true, Ordering::Relaxed) || self.items_ready.load(Ordering::Relaxed) > 0
+    }
+
+    fn send_past_queue(&self, tx: &mut Tx, socket: &Socket, payload: &[u8]) -> Then {
+        let header = encode_header(payload.len());
+        match socket.send(&[IoSlice::new(&header), IoSlice::new(payload)]) {
+            Ok(written) => {
+                tx.sender.passed(payload, written, clock::now());
+                tx.is_stalled = written < header.len() + payload.len();
+            }
+            Err(error) => {
+                tx.sender.push(payload);
+                tx.is_stalled = error.kind() == ErrorKind::WouldBlock;
+                if !tx.is_stalled {
+                    self.fail(tx);
+                }
+            }
+        }
+        if tx.is_stalled { Then::Watch } else { Then::Nothing }
+    }
+
+    fn written_later(&self, tx: &mut Tx, is_corking: bool) -> Then {
+        if tx.is_stalled || tx.socket.is_none() {
+            return Then::Nothing;
+        }
+        if is_corking && tx.sender.unsent_bytes() < CORK_BYTES {
+            let is_scheduled = self.is_corked.swap(true, Ordering::Relaxed);
+            return if is_scheduled { Then::Nothing } else { Then::FlushThisTurn };
+        }
+        self.write(tx)
+    }
+
+    /// The supervisor finds out why; what was accepted stays for the next link.
+    fn fail(&self, tx: &mut Tx) {
+        tx.has_failed = true;
+        self.news.notify_one();
+    }
+
+    /// Tells whoever waited for this.
+    fn wrote(&self, tx: &mut Tx) {
+        if !tx.writers.is_empty() && tx.sender.has_room() {
+            tx.writers.wake(1);
+        }
+        if !tx.flushers.is_empty() {
+            let sender = &tx.sender;
+            let done = tx.flushers.extract_if(.., |(mark, _)| sender.is_flushed(*mark));
+            done.for_each(|(_, flusher)| flusher.wake());
+        }
+        if tx.sender.is_empty() {
+            self.tell_ending();
+        }
+    }
+}
