@@ -56,7 +56,7 @@ async def test_channels_of_one_face_have_the_other_one_word_away(world):
 async def test_closing_the_read_channel_keeps_what_had_arrived_and_then_only_values_come(world):
     conn, peer, server = await world.dialled()
     peer.send(b"arrived")
-    await world.eventually(lambda: conn.stats().received == 1)
+    await world.arrived(conn, 1)
     aio(conn).read_chan.close()
     peer.send(b"thrown", b"away")
     await world.eventually(lambda: conn.stats().read_dropped == 2)

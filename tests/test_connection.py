@@ -144,7 +144,7 @@ async def test_stats_hold_their_equations_and_count_both_directions(world):
     peer.send(b"abc", b"d", b"ef")
     assert await world.take(conn, 2) == [b"abc", b"d"]
     await world.flush(conn)
-    await world.eventually(lambda: conn.stats().received == 3)
+    await world.arrived(conn, 3)
     stats = await world.balanced(conn)
     assert (stats.accepted, stats.confirmed, stats.queued) == (2, 2, 0)
     assert (stats.received, stats.consumed, stats.waiting) == (3, 2, 1)
@@ -160,7 +160,7 @@ async def test_the_session_of_the_originals_wire_is_none(world):
 async def test_an_item_waiting_at_close_is_discarded_and_counted(world):
     conn, peer = await world.answered()
     peer.send(b"1", b"2", b"3")
-    await world.eventually(lambda: conn.stats().received == 3)
+    await world.arrived(conn, 3)
     assert await world.recv(conn) == b"1"
     world.start_close(conn)
     await world.end(conn)

@@ -232,7 +232,7 @@ async def test_read_buffer_and_write_buffer_are_chosen_by_the_dialler(world):
         reconnect=Backoff(initial=20, maximum=20),
     )
     peer.send(b"1", b"2", b"3")
-    await world.eventually(lambda: conn.stats().received == 3)
+    await world.arrived(conn, 3)
     assert await world.take(conn, 2) == [b"2", b"3"]
     assert conn.stats().read_dropped == 1
     server.close()
@@ -268,7 +268,7 @@ async def test_each_accepted_connection_gets_its_own_buffer(world):
     conns = [await world.accept(listener) for _ in peers]
     for conn in conns:
         number = [peer.address for peer in peers].index((await world.up(conn)).peer)
-        await world.eventually(lambda conn=conn, number=number: conn.stats().received == number + 1)
+        await world.arrived(conn, number + 1)
         kept = [b"%d %d" % (number, nth) for nth in range(min(2, number + 1))]
         assert await world.take(conn, len(kept)) == kept
         assert conn.stats().read_dropped == number + 1 - len(kept)

@@ -273,6 +273,10 @@ class World:
             return
         raise AssertionError(f"something came: {item!r:.200}")
 
+    async def arrived(self, conn: Any, count: int) -> None:
+        """Wait until `count` messages have been received in all, taken or not."""
+        await self.eventually(lambda: conn.stats().received == count, f"{count} messages received")
+
     async def balanced(self, conn: Any) -> Any:
         """Wait for a quiet moment, in which the account must be balanced; return the `Stats`."""
 

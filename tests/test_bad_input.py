@@ -1,0 +1,344 @@
+"""Bad input: wrong arguments raise at the call and name the limit; what a peer does never raises."""
+
+import pytest
+
+import netasync
+from netasync import Backoff, Buffer, Reason, State
+from support.hostile import STRANGERS, noise, throw
+from support.peer import frame, header
+from support.process import resident_bytes
+
+NOWHERE = "127.0.0.1:1"
+
+# Wrong arguments
+
+
+def wrong(error, *words, **options):
+    return pytest.param(
+        options, error, words, id=",".join(f"{name}={value!r}" for name, value in options.items())
+    )
+
+
+WRONG_OPTIONS = [
+    wrong(ValueError, "heartbeat_interval", "0", heartbeat_interval=0),
+    wrong(ValueError, "heartbeat_interval", "-1", heartbeat_interval=-1),
+    wrong(ValueError, "heartbeat_interval", "nan", heartbeat_interval=float("nan")),
+    wrong(ValueError, "heartbeat_interval", "inf", heartbeat_interval=float("inf")),
+    wrong(ValueError, "heartbeat_timeout", "2", "1.5", heartbeat_interval=1, heartbeat_timeout=1.5),
+    wrong(ValueError, "heartbeat_timeout", "0.1", "0.05", heartbeat_interval=0.01, heartbeat_timeout=0.05),
+    wrong(ValueError, "open_timeout", "0", open_timeout=0),
+    wrong(ValueError, "close_timeout", "-3", close_timeout=-3),
+    wrong(ValueError, "max_size", "0", max_size=0),
+    wrong(ValueError, "max_size", "-1", max_size=-1),
+    wrong(ValueError, "max_size", str(2**27 - 1), str(2**27), max_size=2**27),
+    wrong(ValueError, "protocol", "gopher", protocol="gopher"),
+    wrong(ValueError, "1", "0", read_buffer=0),
+    wrong(ValueError, "1", "-5", write_buffer=-5),
+    wrong(TypeError, "heartbeat_interval", heartbeat_interval="5"),
+    wrong(TypeError, "open_timeout", open_timeout=None),
+    wrong(TypeError, "max_size", max_size=1.5),
+    wrong(TypeError, "read_buffer", read_buffer="large"),
+    wrong(TypeError, "write_buffer", write_buffer=None),
+    wrong(TypeError, "name", name=b"bytes"),
+    wrong(TypeError, "runtime", runtime="default"),
+    wrong(TypeError, "no_such_option", no_such_option=1),
+]
+
+
+@pytest.mark.parametrize(("options", "error", "words"), WRONG_OPTIONS)
+@pytest.mark.parametrize("call", ["connect", "listen"])
+async def test_an_option_that_makes_no_sense_is_told_at_the_call(world, call, options, error, words):
+    opening = {
+        "connect": lambda: world.connect(NOWHERE, **options),
+        "listen": lambda: world.listen(0, **options),
+    }
+    with pytest.raises(error) as told:
+        opening[call]()
+    assert type(told.value) is error
+    for word in words:
+        assert word in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "words"),
+    [
+        wrong(ValueError, "reconnect", "0", reconnect=0),
+        wrong(ValueError, "reconnect", "-2", reconnect=-2),
+        wrong(TypeError, "reconnect", reconnect="soon"),
+        wrong(TypeError, "accept_buffer", accept_buffer=5),
+        wrong(ValueError, "local_address", "nowhere:x", local_address="nowhere:x"),
+        wrong(TypeError, "local_address", local_address=5),
+    ],
+)
+async def test_an_option_of_connect_that_makes_no_sense_is_told_at_the_call(world, options, error, words):
+    with pytest.raises(error) as told:
+        world.connect(NOWHERE, **options)
+    for word in words:
+        assert word in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "words"),
+    [
+        wrong(ValueError, "accept_buffer", "0", accept_buffer=0),
+        wrong(TypeError, "accept_buffer", accept_buffer="many"),
+        wrong(TypeError, "reconnect", reconnect=1),
+        wrong(TypeError, "local_address", local_address="127.0.0.1"),
+    ],
+)
+async def test_an_option_of_listen_that_makes_no_sense_is_told_at_the_call(world, options, error, words):
+    with pytest.raises(error) as told:
+        world.listen(0, **options)
+    for word in words:
+        assert word in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("target", "error"),
+    [
+        ("", ValueError),
+        ("localhost", ValueError),
+        ("localhost:", ValueError),
+        ("localhost:http", ValueError),
+        ("localhost:0", ValueError),
+        ("localhost:65536", ValueError),
+        ("localhost:-1", ValueError),
+        (":9988", ValueError),
+        ("::1:9988", ValueError),
+        ("[::1:9988", ValueError),
+        ("udp://localhost:9988", ValueError),
+        ("local host:9988", ValueError),
+        ("local\0host:9988", ValueError),
+        (("localhost", 65536), ValueError),
+        (("localhost", "9988"), TypeError),
+        (("localhost",), (TypeError, ValueError)),
+        (9988, TypeError),
+        (None, TypeError),
+        (b"localhost:9988", TypeError),
+    ],
+)
+async def test_a_target_that_cannot_be_dialled_is_told_at_the_call(world, target, error):
+    with pytest.raises(error):
+        world.connect(target)
+
+
+@pytest.mark.parametrize(
+    ("target", "error"),
+    [
+        (65536, ValueError),
+        (-1, ValueError),
+        ("", ValueError),
+        ("localhost", ValueError),
+        ("example.com:0", ValueError),
+        ("127.0.0.1:65536", ValueError),
+        (1.5, TypeError),
+        (None, TypeError),
+    ],
+)
+async def test_a_target_that_cannot_be_listened_on_is_told_at_the_call(world, target, error):
+    with pytest.raises(error):
+        world.listen(target)
+
+
+@pytest.mark.parametrize("data", ["text", 5, None, [1, 2], object()], ids=lambda value: type(value).__name__)
+async def test_only_bytes_like_objects_can_be_sent(world, data):
+    conn, peer, _ = await world.dialled()
+    with pytest.raises(TypeError):
+        await world.send(conn, data)
+    with pytest.raises(TypeError):
+        conn.send_nowait(data)
+    await world.send(conn, b"good")
+    assert await world.outside(peer.recv) == b"good"
+
+
+async def test_a_view_that_is_not_contiguous_is_refused(world):
+    conn, peer, _ = await world.dialled()
+    with pytest.raises((BufferError, TypeError, ValueError)):
+        await world.send(conn, memoryview(b"abcdef")[::2])
+    await world.send(conn, b"good")
+    assert await world.outside(peer.recv) == b"good"
+
+
+async def test_send_many_wants_an_iterable_of_messages(world):
+    conn, peer, _ = await world.dialled()
+    with pytest.raises(TypeError):
+        await world.send_many(conn, 5)
+    with pytest.raises(TypeError):
+        await world.send_many(conn, "text")
+    assert conn.stats().accepted == 0
+    assert peer.socket.fileno() >= 0
+
+
+@pytest.mark.parametrize("limit", [0, -1])
+async def test_a_limit_below_1_is_a_value_error(world, limit):
+    conn, peer, _ = await world.dialled()
+    with pytest.raises(ValueError, match=str(limit)):
+        await world.recv_many(conn, limit)
+    peer.send(b"still there")
+    assert await world.recv(conn) == b"still there"
+
+
+@pytest.mark.faces("threads")
+@pytest.mark.parametrize("timeout", [-1, float("nan"), "soon"])
+async def test_a_timeout_that_makes_no_sense_is_told_at_the_call(world, timeout):
+    conn, peer = await world.answered()
+    with pytest.raises((ValueError, TypeError)):
+        conn.recv(timeout=timeout)
+    peer.send(b"x")
+    assert await world.recv(conn) == b"x"
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: Buffer.fixed(0), ["1", "0"]),
+        (lambda: Buffer.dropping(-1), ["1", "-1"]),
+        (lambda: Buffer.sliding(5, max_bytes=0), ["max_bytes", "0"]),
+        (lambda: Backoff(initial=0), ["initial", "0"]),
+        (lambda: Backoff(initial=-1), ["initial", "-1"]),
+        (lambda: Backoff(factor=0.5), ["factor", "0.5"]),
+        (lambda: Backoff(initial=5, maximum=1), ["maximum", "5", "1"]),
+        (lambda: Backoff(jitter="some"), ["jitter", "some"]),
+    ],
+)
+def test_a_buffer_or_back_off_that_makes_no_sense_is_told_at_the_call(make, words):
+    with pytest.raises(ValueError, match=r".+") as told:
+        make()
+    for word in words:
+        assert word in str(told.value)
+
+
+def test_buffers_and_back_offs_want_numbers():
+    for make in (
+        lambda: Buffer.fixed("3"),
+        lambda: Buffer.fixed(1.5),
+        lambda: Buffer.fixed(3, max_bytes="x"),
+        lambda: Backoff(initial="1"),
+    ):
+        with pytest.raises(TypeError):
+            make()
+
+
+def test_options_are_keyword_only():
+    with pytest.raises(TypeError):
+        netasync.connect(NOWHERE, 5)
+    with pytest.raises(TypeError):
+        netasync.listen(0, 5)
+
+
+# Bytes that are not ours
+
+
+@pytest.mark.parametrize("stranger", sorted(STRANGERS))
+async def test_the_bytes_of_another_protocol_end_that_one_link(world, stranger):
+    client, served, listener = await world.pair()
+    peer = await world.raw_dial(listener.address)
+    await world.outside(throw, peer, STRANGERS[stranger])
+    conn = await world.accept(listener)
+    await world.up(conn)
+    assert (await world.end(conn)).reason in (Reason.TOO_LARGE, Reason.PROTOCOL)
+    data, _ = await world.outside(peer.recv_to_end)
+    assert data == b""
+    await _still_well(world, client, served, listener)
+
+
+async def test_random_bytes_end_their_link_and_change_nothing_for_a_neighbour(world, seeded):
+    client, served, listener = await world.pair()
+    for _ in range(50):
+        peer = await world.raw_dial(listener.address)
+        await world.outside(throw, peer, noise(seeded, seeded.randrange(4, 4000)))
+        conn = await world.accept(listener)
+        await world.up(conn)
+        assert (await world.end(conn)).reason in (Reason.TOO_LARGE, Reason.PROTOCOL)
+    await _still_well(world, client, served, listener)
+
+
+async def test_random_bytes_towards_a_dialler_are_a_break(world, seeded):
+    server = world.raw_listener()
+    conn = world.connect(server.address)
+    for _ in range(10):
+        peer = await world.outside(server.accept)
+        await world.up(conn)
+        await world.outside(throw, peer, noise(seeded, 500))
+        assert (await world.down(conn)).reason in (Reason.TOO_LARGE, Reason.PROTOCOL)
+
+
+async def test_an_announced_length_alone_allocates_nothing(world):
+    client, served, listener = await world.pair(listen={"max_size": 2**27 - 1})
+    before = resident_bytes()
+    peers = [await world.raw_dial(listener.address) for _ in range(64)]
+    for peer in peers:
+        peer.send_bytes(header(2**27 - 1) + b"x")  # 8 GiB in all
+    conns = [await world.accept(listener) for _ in peers]
+    await world.eventually(lambda: all(conn.stats().bytes_received == 5 for conn in conns))
+    assert resident_bytes() - before < 64 * 2**18 + 2**23
+    await _still_well(world, client, served, listener)
+
+
+async def test_a_thousand_links_of_noise_leave_no_memory_behind(world, seeded):
+    listener = world.listen(0)
+
+    async def be_noisy(count):
+        for _ in range(count):
+            peer = await world.raw_dial(listener.address)
+            await world.outside(throw, peer, noise(seeded, 2000))
+            conn = await world.face.call(listener, "accept")
+            await world.wait_closed(conn)
+            peer.close()
+
+    await be_noisy(50)
+    before = resident_bytes()
+    await be_noisy(250)
+    assert resident_bytes() - before < 2**23
+    assert listener.stats().connections <= 1
+
+
+async def test_what_is_not_ours_does_not_stop_the_accepting(world, seeded):
+    listener = world.listen(0, accept_buffer=1000)
+    for _ in range(100):
+        peer = await world.raw_dial(listener.address)
+        await world.outside(throw, peer, noise(seeded, 100))
+        peer.reset()
+    good = await world.raw_dial(listener.address)
+    good.send(b"good")
+    while True:
+        conn = await world.accept(listener)
+        items = [item async for item in world.items(conn)] if conn.peer != good.address else []
+        if not items:
+            break
+    await world.up(conn)
+    assert await world.recv(conn) == b"good"
+
+
+async def test_what_a_peer_does_never_raises_but_sending_afterwards(world):
+    conn, peer = await world.answered()
+    peer.send_bytes(frame(b"fine") + header(-7))
+    assert await world.recv(conn) == b"fine"
+    await world.wait_connected(conn)
+    await world.wait_closed(conn)
+    assert (await world.end(conn)).reason is Reason.PROTOCOL
+    assert conn.state is State.CLOSED
+    with pytest.raises(netasync.ClosedError):
+        await world.send(conn, b"x")
+
+
+async def test_details_never_echo_the_bytes_of_a_peer(world):
+    conn, peer = await world.answered()
+    peer.send_bytes(STRANGERS["http"])
+    end = await world.end(conn)
+    assert "GET" not in end.detail
+    assert len(end.detail) < 300
+
+
+async def _still_well(world, client, served, listener):
+    """The neighbour's link is the same one, and the listener still accepts."""
+    await world.send(client, b"there?")
+    assert await world.recv(served) == b"there?"
+    await world.send(served, b"here")
+    assert await world.recv(client) == b"here"
+    assert client.stats().links == 1
+    peer = await world.raw_dial(listener.address)
+    peer.send(b"new")
+    conn = await world.accept(listener)
+    await world.up(conn)
+    assert await world.recv(conn) == b"new"
