@@ -144,12 +144,15 @@ impl Inbox {
         is_cut
     }
 
-    /// Drops every message that waits, and counts it.
+    /// Drops every message that waits, whole ones included that lie behind a full buffer, and counts
+    /// it; nothing is kept from now on.
     pub fn clear(&mut self) {
         while self.count > 0 {
             self.remove_front();
             self.dropped += 1;
         }
+        self.intake = Intake::Discard;
+        self.parse();
     }
 
     /// From now on what arrives is dropped and counted.
@@ -395,6 +398,19 @@ mod tests {
         inbox.feed(&numbered(5..6));
         assert_eq!(take_all(&mut inbox), numbers(0..6));
         assert!(!inbox.cut());
+    }
+
+    #[test]
+    fn a_cleared_inbox_brings_nothing_back() {
+        let mut inbox = inbox(Policy::Fixed, 2);
+        inbox.feed(&[numbered(0..5), vec![0, 0, 0, 4, 1]].concat());
+        inbox.clear();
+        assert_eq!(
+            (inbox.waiting(), inbox.received(), inbox.dropped()),
+            (0, 5, 5)
+        );
+        assert!(inbox.cut());
+        assert_eq!((inbox.waiting(), inbox.front()), (0, None));
     }
 
     #[test]
