@@ -128,9 +128,9 @@ impl EventQueue {
             self.refresh(event);
             return;
         }
-        let event = self.merge(event, before, first);
         self.last = Some(event.kind());
         self.waiting.push_back((before, event));
+        self.merge(first);
     }
 
     /// The value that comes before message `first`, if one does.
@@ -176,31 +176,45 @@ impl EventQueue {
         }
     }
 
-    /// With D C D waiting right here, a new C leaves only the latest D in front of it.
-    fn merge(&mut self, event: Event, before: u64, first: u64) -> Event {
-        let mut latest = self.waiting.iter().rev();
-        let three = (latest.next(), latest.next(), latest.next());
-        let (
-            Event::Connected(new),
-            (Some((_, Event::Disconnected(_))), Some((_, Event::Connected(old))), Some((at, _))),
-        ) = (&event, three)
-        else {
-            return event;
-        };
-        if (*at).max(first) != before.max(first) {
-            return event;
+    /// Of D C D C that wait at one place, the last D C remain. The messages between older values may
+    /// have been dropped since they came, so not only the newest are looked at.
+    fn merge(&mut self, first: u64) {
+        let mut at = 0;
+        while let Some(merged) = self.merged_at(at, first) {
+            let Some(merged) = merged else {
+                at += 1;
+                continue;
+            };
+            self.waiting.drain(at..at + 2);
+            if let Some((_, Event::Connected(newest))) = self.waiting.get_mut(at + 1) {
+                *newest = merged;
+            }
         }
-        let merged = Connected {
+    }
+
+    /// What the second C becomes if D C D C begins at `at`; the outer None is behind the last four.
+    fn merged_at(&self, at: usize, first: u64) -> Option<Option<Connected>> {
+        let place = |index: usize| {
+            self.waiting
+                .get(index)
+                .map(|(before, _)| (*before).max(first))
+        };
+        let event = |index: usize| self.waiting.get(index).map(|(_, event)| event);
+        let behind = place(at + 3)?;
+        let (
+            Some(Event::Disconnected(_)),
+            Some(Event::Connected(old)),
+            Some(Event::Connected(new)),
+        ) = (event(at), event(at + 1), event(at + 3))
+        else {
+            return Some(None);
+        };
+        Some((place(at) == Some(behind)).then(|| Connected {
             resumed: old.resumed && new.resumed,
             redelivered: old.redelivered.saturating_add(new.redelivered),
             lost: old.lost.saturating_add(new.lost),
             ..new.clone()
-        };
-        let keep = self.waiting.len().saturating_sub(3);
-        let last = self.waiting.pop_back();
-        self.waiting.truncate(keep);
-        self.waiting.extend(last);
-        Event::Connected(merged)
+        }))
     }
 }
 
@@ -311,6 +325,17 @@ mod tests {
             queue.push(down(n), 0, 0);
             assert!(queue.ready(0) <= 5);
         }
+    }
+
+    #[test]
+    fn nothing_grows_while_a_sliding_buffer_drops_the_messages_between() {
+        let mut queue = EventQueue::default();
+        for n in 0..1000 {
+            queue.push(up(1, true), n, n.saturating_sub(1));
+            queue.push(down(n), n + 1, n);
+            assert!(queue.waiting.len() <= 7, "{}", queue.waiting.len());
+        }
+        assert!(queue.ready(1000) <= 7);
     }
 
     #[test]
