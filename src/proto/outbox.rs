@@ -18,11 +18,15 @@ pub struct Outbox {
     begun: BytesMut,
     /// Bytes of `begun` that this link's kernel buffer has taken.
     begun_written: usize,
+    /// How many messages had entered before the one in `begun`.
+    begun_behind: u64,
     waiting: BytesMut,
     count: usize,
     cost: u64,
     limits: Buffer,
     accepted: u64,
+    /// Accepted and not refused.
+    entered: u64,
     confirmed: u64,
     dropped: u64,
 }
@@ -42,11 +46,13 @@ impl Outbox {
         Self {
             begun: BytesMut::new(),
             begun_written: 0,
+            begun_behind: 0,
             waiting: BytesMut::new(),
             count: 0,
             cost: 0,
             limits,
             accepted: 0,
+            entered: 0,
             confirmed: 0,
             dropped: 0,
         }
@@ -66,6 +72,7 @@ impl Outbox {
             }
         }
         self.accepted += 1;
+        self.entered += 1;
         self.count += 1;
         self.cost = self.cost.saturating_add(cost(payload.len()));
         self.waiting
@@ -79,6 +86,7 @@ impl Outbox {
     pub fn passed(&mut self, payload: &[u8], written: usize) {
         debug_assert!(self.is_empty(), "a message may only pass an empty outbox");
         self.accepted += 1;
+        self.entered += 1;
         if written >= HEADER + payload.len() {
             self.confirmed += 1;
             return;
@@ -86,6 +94,7 @@ impl Outbox {
         self.begun.extend_from_slice(&encode_header(payload.len()));
         self.begun.extend_from_slice(payload);
         self.begun_written = written;
+        self.begun_behind = self.entered - 1;
     }
 
     /// A heartbeat of which the kernel took only `written` bytes: the rest goes out before anything.
@@ -115,6 +124,7 @@ impl Outbox {
         self.finish_begun();
         while let Some(frame) = self.front_frame().filter(|_| written > 0) {
             if written < frame {
+                self.begun_behind = self.waiting_behind();
                 self.begun = self.waiting.split_to(frame);
                 self.begun_written = written;
                 return self.forget(frame);
@@ -140,10 +150,21 @@ impl Outbox {
 
     /// Messages accepted and not handed to the kernel whole.
     pub fn queued(&self) -> u64 {
-        let begun = !self.begun.is_empty() && !self.begun_is_heartbeat();
-        u64::try_from(self.count)
-            .unwrap_or(u64::MAX)
-            .saturating_add(u64::from(begun))
+        self.waiting().saturating_add(u64::from(self.has_begun()))
+    }
+
+    /// Messages that entered the outbox, whatever became of them.
+    pub fn entered(&self) -> u64 {
+        self.entered
+    }
+
+    /// How many messages had entered before the oldest that is here: none of those is left.
+    pub fn gone(&self) -> u64 {
+        if self.has_begun() {
+            self.begun_behind
+        } else {
+            self.waiting_behind()
+        }
     }
 
     /// Bytes that wait to be written.
@@ -185,12 +206,25 @@ impl Outbox {
         }
     }
 
+    fn waiting(&self) -> u64 {
+        u64::try_from(self.count).unwrap_or(u64::MAX)
+    }
+
+    fn waiting_behind(&self) -> u64 {
+        self.entered.saturating_sub(self.waiting())
+    }
+
+    /// A message is begun.
+    fn has_begun(&self) -> bool {
+        !self.begun.is_empty() && !self.begun_is_heartbeat()
+    }
+
     fn begun_is_heartbeat(&self) -> bool {
         self.begun.as_ref() == HEARTBEAT
     }
 
     fn finish_begun(&mut self) {
-        if !self.begun.is_empty() && !self.begun_is_heartbeat() {
+        if self.has_begun() {
             self.confirmed += 1;
         }
         self.begun = BytesMut::new();
@@ -319,6 +353,22 @@ mod tests {
             (outbox.accepted(), outbox.dropped(), outbox.queued()),
             (6, 3, 3)
         );
+    }
+
+    #[test]
+    fn what_slides_out_behind_a_begun_message_does_not_count_for_it() {
+        let mut outbox = outbox(Policy::Sliding, 1);
+        outbox.push(b"begun");
+        outbox.wrote(1);
+        outbox.push(b"a");
+        assert_eq!((outbox.entered(), outbox.gone()), (2, 0));
+        outbox.push(b"b");
+        outbox.push(b"c");
+        assert_eq!((outbox.entered(), outbox.gone()), (4, 0));
+        outbox.wrote(frame(b"begun").len() - 1);
+        assert_eq!(outbox.gone(), 3);
+        outbox.wrote(frame(b"c").len());
+        assert_eq!((outbox.gone(), outbox.is_empty()), (4, true));
     }
 
     #[test]
