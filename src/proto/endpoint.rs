@@ -161,10 +161,10 @@ impl Endpoint {
 
             (Dialling, Input::Dialed { peer }, _) => self.up(peer, facts, now),
             (Dialling, Input::DialFailed(fault), _) => self.dial_failed(fault, facts, now),
-            (Resting { until }, Input::Looked, _) if now >= until => self.dial(),
-            (Dialling | Resting { .. }, Input::Looked, _) if self.is_overdue(now) => {
+            (New | Dialling | Resting { .. }, Input::Looked, _) if self.is_overdue(now) => {
                 self.overdue(facts)
             }
+            (Resting { until }, Input::Looked, _) if now >= until => self.dial(),
             (New | Dialling | Resting { .. }, Input::Close(reason), _) => {
                 self.close_unlinked(reason, facts, now)
             }
@@ -203,8 +203,8 @@ impl Endpoint {
         match self.phase {
             Phase::Resting { until } => Some(closing.map_or(until, |closing| closing.min(until))),
             Phase::Answering { until } => Some(until),
-            Phase::Dialling | Phase::Draining { .. } | Phase::Leaving => closing,
-            Phase::New | Phase::Up { .. } | Phase::Ended => None,
+            Phase::New | Phase::Dialling | Phase::Draining { .. } | Phase::Leaving => closing,
+            Phase::Up { .. } | Phase::Ended => None,
         }
     }
 
@@ -303,7 +303,11 @@ impl Endpoint {
                     until: now.saturating_add(wait),
                 }
             }
-            None => orders.extend(self.ended(fault.reason, fault.detail, facts)),
+            None => {
+                // Our own closing is the reason, whatever the link does meanwhile.
+                let reason = self.closing.map_or(fault.reason, |closing| closing.reason);
+                orders.extend(self.ended(reason, fault.detail, facts));
+            }
         }
         orders
     }
