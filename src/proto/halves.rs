@@ -53,6 +53,8 @@ impl Receiver {
         self.fault = None;
         self.links += 1;
         self.received_before = self.inbox.received();
+        // A buffer that the last link left full: nobody reads, so nobody is judged.
+        self.settle();
     }
 
     /// The link is gone: what is whole stays. Returns whether a frame was cut.
@@ -82,6 +84,11 @@ impl Receiver {
             });
         }
         self.settle();
+    }
+
+    /// Reading began again after `pause`: the peer is judged from now on, even if no byte ever comes.
+    pub fn resume(&mut self, now: Moment) {
+        self.hearing.resume(now);
     }
 
     /// The next item, if one is there.
@@ -115,8 +122,8 @@ impl Receiver {
 
     /// How many items a reader could take now; Closed counts as one.
     pub fn ready(&self) -> usize {
-        let (first, _) = self.inbox.numbers();
-        self.inbox.waiting() + self.events.ready(first)
+        let (_, next) = self.inbox.numbers();
+        self.inbox.waiting() + self.events.ready(next)
     }
 
     /// This side closes: what was not taken is dropped and counted, only Closed comes.
@@ -210,8 +217,6 @@ pub struct Sender {
     outbox: Outbox,
     speaking: Speaking,
     max_size: usize,
-    /// Messages that entered the outbox, whatever became of them.
-    entered: u64,
     bytes: u64,
 }
 
@@ -221,7 +226,6 @@ impl Sender {
             outbox: Outbox::new(options.write_buffer),
             speaking: Speaking::new(options.heartbeat_interval, now),
             max_size: options.max_size,
-            entered: 0,
             bytes: 0,
         }
     }
@@ -238,15 +242,12 @@ impl Sender {
 
     /// Appends a message.
     pub fn push(&mut self, payload: &[u8]) -> Push {
-        let push = self.outbox.push(payload);
-        self.entered += u64::from(push == Push::Accepted);
-        push
+        self.outbox.push(payload)
     }
 
     /// A message went past the empty queue; the kernel took `written` bytes of its frame.
     pub fn passed(&mut self, payload: &[u8], written: usize, now: Moment) {
         self.outbox.passed(payload, written);
-        self.entered += 1;
         self.spoke(written, now);
     }
 
@@ -293,12 +294,12 @@ impl Sender {
 
     /// The number behind the last message that entered: a mark for `is_flushed`.
     pub fn entered(&self) -> u64 {
-        self.entered
+        self.outbox.entered()
     }
 
     /// Everything that had entered before `mark` was handed to the kernel, or discarded by policy.
     pub fn is_flushed(&self, mark: u64) -> bool {
-        self.entered - self.outbox.queued() >= mark
+        self.outbox.gone() >= mark
     }
 
     pub fn heartbeat_deadline(&self) -> Moment {

@@ -39,8 +39,9 @@ impl Hearing {
     /// `bytes` came; afterwards a frame is unfinished or none is. `has_new_frame` says that the
     /// unfinished one began in this batch.
     pub fn heard(&mut self, now: Moment, is_in_frame: bool, has_new_frame: bool) {
+        let has_resumed = self.is_paused;
+        self.resume(now);
         self.heard = now;
-        let has_resumed = std::mem::take(&mut self.is_paused);
         self.frame_began = match self.frame_began {
             _ if !is_in_frame => None,
             Some(began) if !has_new_frame && !has_resumed => Some(began),
@@ -56,6 +57,16 @@ impl Hearing {
     /// Reading stopped because the application does not take.
     pub fn pause(&mut self) {
         self.is_paused = true;
+    }
+
+    /// Reading began again: silence and frame deadline start afresh, whether or not a byte is there.
+    /// The heartbeats of the whole pause may come at once.
+    pub fn resume(&mut self, now: Moment) {
+        if std::mem::take(&mut self.is_paused) {
+            self.heard = now;
+            self.frame_began = self.frame_began.map(|_| now);
+            self.budget.save_up(now);
+        }
     }
 
     /// When to look once more, and then to `judge`. `unfinished` counts the bytes of the unfinished frame.
@@ -134,6 +145,12 @@ impl Budget {
         }
     }
 
+    /// Refills beyond the brim: nobody emptied the kernel's buffer for a while.
+    fn save_up(&mut self, now: Moment) {
+        self.left += now.saturating_sub(self.filled).as_secs_f64() * Self::PER_SECOND;
+        self.filled = now;
+    }
+
     fn spend(&mut self, now: Moment, heartbeats: u64, messages: u64, bytes: usize) -> bool {
         if heartbeats == 0 && self.left >= Self::SIZE {
             self.filled = now;
@@ -142,7 +159,7 @@ impl Budget {
         let elapsed = now.saturating_sub(self.filled).as_secs_f64();
         let earned =
             elapsed * Self::PER_SECOND + exact(messages) + exact_size(bytes) / Self::BYTES_PER_UNIT;
-        self.left = (self.left + earned).min(Self::SIZE) - exact(heartbeats);
+        self.left = (self.left + earned).min(Self::SIZE.max(self.left)) - exact(heartbeats);
         self.filled = now;
         self.left >= 0.0
     }
@@ -189,6 +206,27 @@ mod tests {
         );
         hearing.heard(at(1_000_000), true, false);
         assert_eq!(hearing.deadline(0), Some(at(1_002_000)));
+    }
+
+    #[test]
+    fn a_peer_that_died_while_the_reader_paused_is_found_when_reading_resumes() {
+        let mut hearing = Hearing::new(TIMEOUT, at(0));
+        hearing.heard(at(10), true, true);
+        hearing.pause();
+        hearing.resume(at(50_000));
+        assert_eq!(hearing.deadline(0), Some(at(52_000)));
+        assert_eq!(hearing.judge(at(52_000), 0), Some(Reason::HeartbeatTimeout));
+    }
+
+    #[test]
+    fn heartbeats_that_piled_up_while_the_reader_paused_are_no_flood() {
+        let mut hearing = Hearing::new(TIMEOUT, at(0));
+        hearing.pause();
+        hearing.heard(at(3_600_000), false, false);
+        for _ in 0..10 {
+            assert!(hearing.spend(at(3_600_000), 16_384, 0, 65_536));
+        }
+        assert!((0..13).any(|_| !hearing.spend(at(3_600_000), 16_384, 0, 65_536)));
     }
 
     #[test]
