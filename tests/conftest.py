@@ -8,6 +8,7 @@ import pathlib
 import random
 import sys
 
+import hypothesis
 import pytest
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
@@ -15,6 +16,22 @@ pytest.register_assert_rewrite("support")
 
 from support.faces import FACE_NAMES, FACES, known  # noqa: E402
 from support.world import World  # noqa: E402
+
+# Each example opens real sockets: few examples, and no word about how long they take. A failure prints what
+# replays it; nothing is kept in files.
+hypothesis.settings.register_profile(
+    "sockets",
+    max_examples=20,
+    deadline=None,
+    database=None,
+    print_blob=True,
+    suppress_health_check=[
+        hypothesis.HealthCheck.function_scoped_fixture,
+        hypothesis.HealthCheck.differing_executors,
+        hypothesis.HealthCheck.too_slow,
+    ],
+)
+hypothesis.settings.load_profile("sockets")
 
 
 def pytest_configure(config):

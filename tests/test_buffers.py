@@ -4,7 +4,7 @@ import dataclasses
 import re
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from netasync import Buffer, BufferEmpty, BufferFull
@@ -13,13 +13,6 @@ from support.peer import frame
 from support.world import World
 
 COST = 64
-
-SOME = settings(
-    max_examples=20,
-    deadline=None,
-    print_blob=True,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
 
 POLICIES = st.sampled_from(["fixed", "dropping", "sliding"])
 LOSSY = st.sampled_from(["dropping", "sliding"])
@@ -66,7 +59,6 @@ def payload(number, size):
 
 
 @given(policy=POLICIES, count=COUNTS, max_bytes=BYTES, sizes=SIZES)
-@SOME
 def test_a_write_buffer_does_what_the_model_does(face, policy, count, max_bytes, sizes):
     model = Model(policy, count, max_bytes)
 
@@ -104,7 +96,6 @@ def test_a_write_buffer_does_what_the_model_does(face, policy, count, max_bytes,
     max_bytes=BYTES,
     rounds=st.lists(st.tuples(SIZES, st.integers(0, 8)), min_size=1, max_size=4),
 )
-@SOME
 def test_a_lossy_read_buffer_does_what_the_model_does(face, policy, count, max_bytes, rounds):
     model = Model(policy, count, max_bytes)
 
@@ -129,7 +120,6 @@ def test_a_lossy_read_buffer_does_what_the_model_does(face, policy, count, max_b
 
 
 @given(count=COUNTS, max_bytes=BYTES, sizes=SIZES)
-@SOME
 def test_a_fixed_read_buffer_loses_nothing_and_keeps_the_order(face, count, max_bytes, sizes):
     sent = [payload(number, size) for number, size in enumerate(sizes)]
 

@@ -1,20 +1,14 @@
 """Arbitrary frames, cut at arbitrary places, over a real socket: what arrives is always the same."""
 
+import itertools
 import random
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from netasync import Buffer, Reason
 from support.peer import HEARTBEAT, frame
 from support.world import World
-
-SOME = settings(
-    max_examples=25,
-    deadline=None,
-    print_blob=True,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
 
 #: A frame: None is a heartbeat. Around 128 KiB and 256 KiB the core changes how it reads.
 SMALL = st.none() | st.binary(min_size=1, max_size=40)
@@ -34,11 +28,10 @@ def messages(frames):
 
 def cut(wire, places):
     edges = sorted({0, len(wire), *(place % (len(wire) + 1) for place in places)})
-    return [wire[start:stop] for start, stop in zip(edges, edges[1:], strict=False)]
+    return [wire[start:stop] for start, stop in itertools.pairwise(edges)]
 
 
 @given(frames=FRAMES, places=st.lists(st.integers(0, 2**22), max_size=20))
-@SOME
 def test_frames_cut_anywhere_arrive_as_they_were(face, frames, places):
     async def scenario(world):
         conn, peer = await world.answered()
@@ -53,7 +46,7 @@ def test_frames_cut_anywhere_arrive_as_they_were(face, frames, places):
 
 
 @given(frames=st.lists(SMALL, min_size=1, max_size=6))
-@settings(SOME, max_examples=8)
+@settings(max_examples=8)
 def test_one_byte_at_a_time_is_as_good(face, frames):
     wire = encode(frames)
 
@@ -68,7 +61,6 @@ def test_one_byte_at_a_time_is_as_good(face, frames):
 
 
 @given(frames=FRAMES.filter(messages), where=st.integers(0, 2**22))
-@SOME
 def test_a_stream_that_ends_anywhere_delivers_whole_messages_only(face, frames, where):
     wire = encode(frames)
     where %= len(wire) + 1
@@ -92,7 +84,6 @@ def test_a_stream_that_ends_anywhere_delivers_whole_messages_only(face, frames, 
 
 
 @given(payloads=st.lists(st.binary(min_size=1, max_size=60) | LARGE, max_size=12))
-@SOME
 def test_what_goes_out_is_what_was_sent(face, payloads):
     async def scenario(world):
         conn, peer, _ = await world.dialled()
