@@ -81,12 +81,10 @@ async def test_heartbeats_alone_keep_a_link_up(world):
 
 async def test_any_byte_received_counts_as_life(world):
     conn, peer = await world.answered(**PATIENT)
-    payload = b"drop by drop, and longer than the timeout"
-    dripping = world.spawn(world.outside(peer.drip, frame(payload), 0.06))  # 2.7 s, and below its deadline
-    first = await world.recv(conn)
-    await world.join(dripping)
-    if first != payload:
-        assert first.reason is Reason.SLOW_FRAME
+    payload = bytes(8000)
+    flowing = world.spawn(world.outside(flow, peer, frame(payload), 400, 0.1))  # 2 s, and no whole message
+    assert await world.recv(conn) == payload
+    await world.join(flowing)
 
 
 async def test_two_idle_handles_keep_each_other_alive(world):
@@ -252,15 +250,8 @@ async def test_a_dripped_header_is_a_slow_frame_too(world):
 async def test_a_large_frame_that_keeps_flowing_is_no_slow_frame(world):
     conn, peer = await world.answered(**SHORT)
     payload = bytes(200_000)
-    wire = frame(payload)
-    pieces = [wire[at : at + 4000] for at in range(0, len(wire), 4000)]
-
-    def flow():
-        for piece in pieces:  # about 0.75 s: three timeouts, and far above 1 KiB/s
-            peer.send_bytes(piece)
-            pause(0.015)
-
-    flowing = world.spawn(world.outside(flow))
+    # 0.75 s: three timeouts, and far above 1 KiB/s
+    flowing = world.spawn(world.outside(flow, peer, frame(payload), 4000, 0.015))
     assert await world.recv(conn) == payload
     await world.join(flowing)
 
@@ -288,6 +279,13 @@ async def test_messages_refill_the_budget(world):
     assert await world.take(conn, 5000) == [b"m"] * 5000
     await world.join(sending)
     assert conn.state is State.CONNECTED
+
+
+def flow(peer, data, size, interval):
+    """Send pieces of that size, `interval` seconds apart."""
+    for at in range(0, len(data), size):
+        peer.send_bytes(data[at : at + size])
+        pause(interval)
 
 
 def _send_all(peer, data):

@@ -143,7 +143,7 @@ async def test_a_cancelled_accept_loses_no_connection(world):
         await world.settle(waiting)
         peer = await world.raw_dial(listener.address)
         waiting.cancel()
-        await world.face.pause(0)
+        await world.settle(waiting)
         conn = await world.accept(listener) if waiting.cancelled() else await waiting
         assert conn.peer == peer.address, number
 

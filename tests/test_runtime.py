@@ -146,18 +146,3 @@ def test_handles_without_a_runtime_share_the_default_one():
                     print(count() - some)
     """)
     assert said.split() == ["0"]
-
-
-def test_a_program_may_end_without_closing_anything():
-    said = run_script("""
-        import gc, netasync.blocking as na
-        listener = na.listen(0)
-        conn = na.connect(listener.address)
-        served = listener.accept(timeout=20)
-        conn.send(b"bye")
-        print(conn.wait_connected(timeout=20).attempt)
-        import os, sys
-        sys.stdout.flush()
-        os._exit(0)
-    """)
-    assert said.split() == ["1"]

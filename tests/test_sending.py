@@ -48,7 +48,7 @@ async def test_a_cancelled_send_was_not_sent(world):
     waiting = world.spawn(world.send(conn, b"given up"))
     await world.settle(waiting)
     waiting.cancel()
-    await world.face.pause(0)
+    await world.settle(waiting)
     assert waiting.cancelled()
     peer = await world.outside(world.raw_listener(port.port).accept)
     await world.send(conn, b"second")
@@ -166,7 +166,7 @@ async def test_a_cancelled_send_many_says_how_many_were_accepted(world):
     waiting = world.spawn(sending())
     await world.settle(waiting)
     waiting.cancel()
-    await world.face.pause(0)
+    await world.settle(waiting)
     assert told == [3]
 
 
