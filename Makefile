@@ -83,7 +83,7 @@ wheel: dist/$(DEFAULT)/built
 clean:
 	cargo clean
 	rm -rf .venv dist .hypothesis .pytest_cache .mypy_cache .ruff_cache
-	find python tests examples tools -name __pycache__ -type d -prune -exec rm -rf {} +
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # A file below that stands for a content is written anew only when the content changed: a checkout or an editor
 # that touches files starts no build.
