@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::link::Link;
 use crate::proto::Moment;
 
 /// How long after the last blocking call the supervisor takes over reading.
@@ -14,9 +15,9 @@ pub const THREAD_LINGER: Duration = Duration::from_millis(50);
 
 /// An event loop that watches sockets for links.
 pub trait LoopDriver: Send + Sync {
-    /// What to watch for the connection `link` may have changed. Any thread; never blocks, never
+    /// What to watch for `link` may have changed. Any thread; never blocks, never
     /// touches Python.
-    fn sync(self: Arc<Self>, link: u64);
+    fn sync(self: Arc<Self>, link: Arc<Link>);
     /// False once the loop is closed: it will never read again.
     fn is_alive(&self) -> bool;
     /// Different for each loop that is alive.
@@ -43,7 +44,12 @@ pub struct Reading {
 
 impl Default for Reading {
     fn default() -> Self {
-        Self { driver: Driver::Tokio, mixed_since: None, threads: 0, thread_left: Moment::ZERO }
+        Self {
+            driver: Driver::Tokio,
+            mixed_since: None,
+            threads: 0,
+            thread_left: Moment::ZERO,
+        }
     }
 }
 
@@ -95,7 +101,10 @@ impl Reading {
         if self.threads > 0 || now < self.thread_left.saturating_add(THREAD_LINGER) {
             return false;
         }
-        if self.mixed_since.is_some_and(|since| now >= since.saturating_add(THREAD_LINGER)) {
+        if self
+            .mixed_since
+            .is_some_and(|since| now >= since.saturating_add(THREAD_LINGER))
+        {
             self.mixed_since = None;
         }
         let has_changed = match &self.driver {
@@ -131,7 +140,7 @@ mod tests {
     struct Loop(usize, bool);
 
     impl LoopDriver for Loop {
-        fn sync(self: Arc<Self>, _: u64) {}
+        fn sync(self: Arc<Self>, _: Arc<Link>) {}
         fn is_alive(&self) -> bool {
             self.1
         }

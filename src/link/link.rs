@@ -72,6 +72,7 @@ pub struct Status {
 }
 
 pub struct Link {
+    me: Weak<Self>,
     id: u64,
     role: Role,
     options: Options,
@@ -118,8 +119,14 @@ impl Link {
             writers: WaitList::default(),
             flushers: Vec::new(),
         };
-        let status = Status { state: State::Connecting, connected: None, closed: None, attempts: 0 };
-        Arc::new(Self {
+        let status = Status {
+            state: State::Connecting,
+            connected: None,
+            closed: None,
+            attempts: 0,
+        };
+        Arc::new_cyclic(|me| Self {
+            me: me.clone(),
             id,
             role,
             options,
@@ -153,7 +160,10 @@ impl Link {
     }
 
     pub fn stats(&self) -> Stats {
-        let mut stats = Stats { attempts: self.status.lock().attempts, ..Stats::default() };
+        let mut stats = Stats {
+            attempts: self.status.lock().attempts,
+            ..Stats::default()
+        };
         let (rx, tx) = (self.rx(), self.tx());
         rx.receiver.account(&mut stats);
         tx.sender.account(&mut stats);
@@ -251,7 +261,7 @@ impl Link {
         self.sync_driver(&mut rx);
         drop(rx);
         if let Some(drainer) = drainer {
-            drainer.sync(self.id);
+            self.sync(drainer);
         }
     }
 
@@ -289,9 +299,17 @@ impl Link {
     pub(super) fn publish(&self, rx: &mut Rx) {
         let ready = rx.receiver.ready();
         self.items_ready.store(ready, Ordering::Relaxed);
-        let count = if rx.receiver.is_closed() { usize::MAX } else { ready };
+        let count = if rx.receiver.is_closed() {
+            usize::MAX
+        } else {
+            ready
+        };
         rx.readers.wake(count);
-        if let Some(leader) = rx.leader.as_ref().filter(|_| ready > 0 || rx.socket.is_none()) {
+        if let Some(leader) = rx
+            .leader
+            .as_ref()
+            .filter(|_| ready > 0 || rx.socket.is_none())
+        {
             Arc::clone(leader).wake();
         }
     }
@@ -300,14 +318,24 @@ impl Link {
     pub(super) fn sync_driver(&self, rx: &mut Rx) {
         match rx.reading.driver() {
             Driver::Loop(driver) => {
-                Arc::clone(driver).sync(self.id);
+                self.sync(Arc::clone(driver));
             }
             Driver::Tokio => self.news.notify_one(),
             Driver::Thread => match &rx.leader {
-                Some(leader) => Arc::clone(leader).wake(),
+                Some(leader) => {
+                    Arc::clone(leader).wake();
+                }
                 // One of those that follow may have to lead now.
                 None => rx.readers.wake(1),
             },
+        }
+    }
+
+    /// Has a loop see what to watch.
+    pub(super) fn sync(&self, driver: Arc<dyn LoopDriver>) {
+        // Nobody watches a connection that is being dropped.
+        if let Some(link) = self.me.upgrade() {
+            driver.sync(link);
         }
     }
 
@@ -351,7 +379,10 @@ impl Link {
 
 /// The end of a link as the supervisor reads it.
 pub(super) fn fault_of(error: &std::io::Error) -> Fault {
-    Fault { reason: Reason::Reset, detail: error.to_string() }
+    Fault {
+        reason: Reason::Reset,
+        detail: error.to_string(),
+    }
 }
 
 /// What the application holds: when the last one is dropped, the connection closes.
@@ -363,7 +394,10 @@ pub struct Handle {
 
 impl Handle {
     pub fn new(link: Arc<Link>) -> Arc<Self> {
-        Arc::new(Self { link, face: Mutex::new(None) })
+        Arc::new(Self {
+            link,
+            face: Mutex::new(None),
+        })
     }
 }
 

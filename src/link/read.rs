@@ -41,7 +41,9 @@ pub struct Park {
 
 impl Park {
     pub fn new() -> std::io::Result<Self> {
-        Ok(Self { signal: Signal::new()? })
+        Ok(Self {
+            signal: Signal::new()?,
+        })
     }
 
     /// Blocks until somebody wakes this thread, a signal handler ran, or `limit` is over.
@@ -50,7 +52,11 @@ impl Park {
     }
 
     /// Returns whether the socket is ready.
-    pub(super) fn wait_for(&self, socket: Option<(&Socket, Interest)>, limit: Option<Duration>) -> bool {
+    pub(super) fn wait_for(
+        &self,
+        socket: Option<(&Socket, Interest)>,
+        limit: Option<Duration>,
+    ) -> bool {
         let ready = net::wait(&self.signal, socket, limit);
         if ready.signal {
             self.signal.clear();
@@ -60,8 +66,9 @@ impl Park {
 }
 
 impl Wake for Park {
-    fn wake(self: Arc<Self>) {
+    fn wake(self: Arc<Self>) -> bool {
         self.signal.set();
+        true
     }
 }
 
@@ -71,12 +78,18 @@ impl Link {
     ///
     /// # Errors
     /// The first error of `take`; the items before it are taken.
-    pub fn take<E>(&self, limit: usize, mut take: impl FnMut(Front<'_>) -> Result<(), E>) -> Result<usize, E> {
+    pub fn take<E>(
+        &self,
+        limit: usize,
+        mut take: impl FnMut(Front<'_>) -> Result<(), E>,
+    ) -> Result<usize, E> {
         let mut rx = self.rx();
         let mut taken = 0;
         let mut outcome = Ok(());
         while taken < limit {
-            let Some(front) = rx.receiver.front() else { break };
+            let Some(front) = rx.receiver.front() else {
+                break;
+            };
             let is_closed = matches!(front, Front::Event(Event::Closed(_)));
             let is_message = matches!(front, Front::Message(_));
             outcome = take(front);
@@ -132,7 +145,10 @@ impl Link {
             rx.readers.add(Arc::clone(&waker));
         }
         drop(rx);
-        let is_ready = park.wait_for(socket.as_deref().map(|socket| (socket, Interest::Read)), limit);
+        let is_ready = park.wait_for(
+            socket.as_deref().map(|socket| (socket, Interest::Read)),
+            limit,
+        );
         let mut rx = self.rx();
         if socket.is_some() {
             rx.leader = None;
@@ -159,6 +175,12 @@ impl Link {
         let read = self.read(&mut rx);
         self.publish(&mut rx);
         read != Read::Closed && !rx.is_paused && rx.end.is_none()
+    }
+
+    /// Whether the loop `id` reads this connection, now or as soon as it has a link.
+    pub fn is_read_by(&self, id: usize) -> bool {
+        let rx = self.rx();
+        rx.reading.is_loop(id) && !rx.receiver.is_closed()
     }
 
     /// The socket that the loop `id` should watch for bytes.
@@ -194,7 +216,12 @@ impl Link {
 
     /// One read into this thread's buffer.
     pub(super) fn read(&self, rx: &mut Rx) -> Read {
-        let Some(socket) = rx.socket.as_ref().filter(|_| !rx.is_paused && rx.end.is_none()).cloned() else {
+        let Some(socket) = rx
+            .socket
+            .as_ref()
+            .filter(|_| !rx.is_paused && rx.end.is_none())
+            .cloned()
+        else {
             return Read::Closed;
         };
         BUFFER.with_borrow_mut(|buffer| {
@@ -236,7 +263,8 @@ impl Link {
             }
             return;
         }
-        self.items_ready.store(rx.receiver.ready(), Ordering::Relaxed);
+        self.items_ready
+            .store(rx.receiver.ready(), Ordering::Relaxed);
         if !rx.readers.is_empty() {
             self.publish(rx);
         }
@@ -248,8 +276,14 @@ impl Link {
 
     /// Becomes the thread that reads, if nobody else is and there is something to read.
     fn lead(&self, rx: &mut Rx, waker: &Waker) -> Option<Arc<Socket>> {
-        let may_lead = matches!(rx.reading.driver(), Driver::Thread) && rx.leader.is_none() && rx.end.is_none();
-        let socket = rx.socket.as_ref().filter(|_| may_lead && !rx.is_paused).cloned()?;
+        let may_lead = matches!(rx.reading.driver(), Driver::Thread)
+            && rx.leader.is_none()
+            && rx.end.is_none();
+        let socket = rx
+            .socket
+            .as_ref()
+            .filter(|_| may_lead && !rx.is_paused)
+            .cloned()?;
         rx.leader = Some(Arc::clone(waker));
         Some(socket)
     }
@@ -262,7 +296,7 @@ impl Link {
     fn replace_driver(&self, rx: &mut Rx, replaced: Option<Driver>) {
         let Some(replaced) = replaced else { return };
         if let Driver::Loop(driver) = replaced {
-            driver.sync(self.id());
+            self.sync(driver);
         }
         self.news.notify_one();
         self.sync_driver(rx);

@@ -12,7 +12,7 @@ use tokio::io::{Interest, Ready};
 
 use super::clock;
 use super::driver::Driver;
-use super::link::{Link, Status, StreamEnd, fault_of};
+use super::link::{Link, Rx, Status, StreamEnd, fault_of};
 use super::net::{self, Socket};
 use super::target::Target;
 use crate::proto::Moment;
@@ -62,15 +62,32 @@ impl Supervisor {
         Self::new(link, endpoint, None, Some(dialed))
     }
 
-    fn new(link: Arc<Link>, endpoint: Endpoint, route: Option<Route>, dialed: Option<Dialed>) -> Self {
+    fn new(
+        link: Arc<Link>,
+        endpoint: Endpoint,
+        route: Option<Route>,
+        dialed: Option<Dialed>,
+    ) -> Self {
         let last_tick = (clock::now(), 0, false);
-        Self { link, endpoint, route, dialling: None, dialed, watch: None, last_tick }
+        Self {
+            link,
+            endpoint,
+            route,
+            dialling: None,
+            dialed,
+            watch: None,
+            last_tick,
+        }
     }
 
     /// Runs the connection to its end. A panic on the way ends this handle and no other.
     pub async fn run(mut self) {
         let _end = EndWithSupervisor(Arc::clone(&self.link));
-        let peer = self.dialed.as_ref().map(|dialed| dialed.peer.clone()).unwrap_or_default();
+        let peer = self
+            .dialed
+            .as_ref()
+            .map(|dialed| dialed.peer.clone())
+            .unwrap_or_default();
         self.step(Input::Started { peer });
         while self.endpoint.phase() != Phase::Ended {
             self.watch_as_needed();
@@ -124,13 +141,21 @@ impl Supervisor {
         for order in orders {
             self.obey(order);
         }
-        let is_ending = matches!(self.endpoint.phase(), Phase::Answering { .. } | Phase::Draining { .. });
+        let is_ending = matches!(
+            self.endpoint.phase(),
+            Phase::Answering { .. } | Phase::Draining { .. }
+        );
         self.link.set_ending(is_ending);
     }
 
     fn obey(&mut self, order: Order) {
         match order {
-            Order::Dial => self.dialling = self.route.clone().map(|route| dial(route, Arc::clone(&self.link))),
+            Order::Dial => {
+                self.dialling = self
+                    .route
+                    .clone()
+                    .map(|route| dial(route, Arc::clone(&self.link)))
+            }
             Order::HangUp => {
                 self.dialling = None;
                 self.dialed = None;
@@ -162,6 +187,9 @@ impl Supervisor {
             (event, _) => self.link.deliver(event),
         }
         self.link.set_status(status);
+        if self.endpoint.phase() == Phase::Ended {
+            self.link.sync_driver(&mut self.link.rx());
+        }
     }
 
     /// Why the link must end, if it must.
@@ -176,22 +204,37 @@ impl Supervisor {
             return rx.socket.is_some().then_some(Input::Broke(fault));
         }
         match &rx.end {
-            None if has_failed => Some(Input::Broke(Fault { reason: Reason::Reset, detail: String::from("write failed") })),
+            None if has_failed => Some(Input::Broke(Fault {
+                reason: Reason::Reset,
+                detail: String::from("write failed"),
+            })),
             None => None,
             Some(StreamEnd::Error(error)) => Some(Input::Broke(fault_of(error))),
             Some(StreamEnd::Eof) => {
                 let is_cut = rx.receiver.link_down();
                 self.link.publish(&mut rx);
-                let cut = Fault { reason: Reason::Truncated, detail: String::new() };
-                Some(if is_cut { Input::Broke(cut) } else { Input::Eof })
+                let cut = Fault {
+                    reason: Reason::Truncated,
+                    detail: String::new(),
+                };
+                Some(if is_cut {
+                    Input::Broke(cut)
+                } else {
+                    Input::Eof
+                })
             }
         }
     }
 
     /// Silence and slow frames, each after one more look.
     fn judge(&mut self) {
-        let is_due = |rx: &super::link::Rx| {
-            rx.socket.is_some() && rx.end.is_none() && rx.receiver.deadline().is_some_and(|due| clock::now() >= due)
+        let is_due = |rx: &Rx| {
+            rx.socket.is_some()
+                && rx.end.is_none()
+                && rx
+                    .receiver
+                    .deadline()
+                    .is_some_and(|due| clock::now() >= due)
         };
         if !is_due(&self.link.rx()) {
             return;
@@ -199,10 +242,17 @@ impl Supervisor {
         self.link.look();
         let verdict = {
             let rx = self.link.rx();
-            if is_due(&rx) { rx.receiver.judge(clock::now()) } else { None }
+            if is_due(&rx) {
+                rx.receiver.judge(clock::now())
+            } else {
+                None
+            }
         };
         if let Some(reason) = verdict {
-            self.step(Input::Broke(Fault { reason, detail: String::new() }));
+            self.step(Input::Broke(Fault {
+                reason,
+                detail: String::new(),
+            }));
         }
     }
 
@@ -214,11 +264,13 @@ impl Supervisor {
         if rx.reading.tick(now) {
             self.link.sync_driver(&mut rx);
         }
-        let is_due = rx.reading.tick_due(self.last_tick.0, self.relief()).is_some_and(|due| now >= due);
-        if !is_due {
+        if !self.tick_due(&rx).is_some_and(|due| now >= due) {
             return;
         }
-        let lies_there = rx.socket.as_ref().is_some_and(|socket| socket.is_readable());
+        let lies_there = rx
+            .socket
+            .as_ref()
+            .is_some_and(|socket| socket.is_readable());
         let is_left = lies_there && self.last_tick.2 && self.last_tick.1 == rx.reads;
         self.last_tick = (now, rx.reads, lies_there);
         let is_headless = matches!(rx.reading.driver(), Driver::Thread) && rx.leader.is_none();
@@ -228,6 +280,15 @@ impl Supervisor {
             self.link.look();
         }
         self.link.relieve_writer();
+    }
+
+    /// When to tick: while a loop or threads read, or a loop is to write.
+    fn tick_due(&self, rx: &Rx) -> Option<Moment> {
+        let (last, relief) = (self.last_tick.0, self.relief());
+        let is_left_to_loop = self.link.tx().drainer.is_some();
+        rx.reading
+            .tick_due(last, relief)
+            .or_else(|| is_left_to_loop.then(|| last.saturating_add(relief)))
     }
 
     /// A third of the smallest of the timeouts: how long a loop may leave bytes unread.
@@ -244,8 +305,9 @@ impl Supervisor {
             if rx.end.is_none() {
                 dues[1] = rx.receiver.deadline();
             }
-            let tick = rx.reading.tick_due(self.last_tick.0, self.relief());
-            dues[2] = tick.map(|due| due.max(now + Duration::from_millis(1)));
+            dues[2] = self
+                .tick_due(&rx)
+                .map(|due| due.max(now + Duration::from_millis(1)));
         }
         drop(rx);
         let tx = self.link.tx();
@@ -262,7 +324,8 @@ impl Supervisor {
             self.watch = None;
             return;
         };
-        let is_watched = |watch: &Watch| watch.interest == interest && Arc::ptr_eq(watch.fd.get_ref(), &socket);
+        let is_watched =
+            |watch: &Watch| watch.interest == interest && Arc::ptr_eq(watch.fd.get_ref(), &socket);
         if self.watch.as_ref().is_some_and(is_watched) {
             return;
         }
@@ -315,17 +378,34 @@ impl Drop for EndWithSupervisor {
             return;
         }
         self.0.hang_up();
-        let reason = if std::thread::panicking() { Reason::Internal } else { Reason::Shutdown };
-        let closed = Closed { reason, detail: String::new(), undelivered: self.0.facts().queued };
+        let reason = if std::thread::panicking() {
+            Reason::Internal
+        } else {
+            Reason::Shutdown
+        };
+        let closed = Closed {
+            reason,
+            detail: String::new(),
+            undelivered: self.0.facts().queued,
+        };
         self.0.deliver(Event::Closed(closed.clone()));
-        self.0.set_status(Status { state: State::Closed, connected: None, closed: Some(closed), ..status });
+        self.0.set_status(Status {
+            state: State::Closed,
+            connected: None,
+            closed: Some(closed),
+            ..status
+        });
     }
 }
 
 /// Waits for readiness and does the work at once. Never returns without a watch.
 async fn serve(watch: Option<&Watch>, link: &Link) {
-    let Some(watch) = watch else { return std::future::pending().await };
-    let Ok(mut guard) = watch.fd.ready(watch.interest).await else { return };
+    let Some(watch) = watch else {
+        return std::future::pending().await;
+    };
+    let Ok(mut guard) = watch.fd.ready(watch.interest).await else {
+        return;
+    };
     if guard.ready().is_readable() && link.read_for_runtime() {
         guard.clear_ready_matching(Ready::READABLE);
     }
@@ -344,8 +424,13 @@ async fn finish(dialling: &mut Option<Dialling>) -> Result<Dialed, Fault> {
 fn dial(route: Route, link: Arc<Link>) -> Dialling {
     Box::pin(async move {
         let limit = link.options().open_timeout;
-        let timed_out = || Fault { reason: Reason::OpenTimeout, detail: format!("not open within {limit:?}") };
-        clock::within(limit, dial_in_turn(&route, &link)).await.unwrap_or_else(|| Err(timed_out()))
+        let timed_out = || Fault {
+            reason: Reason::OpenTimeout,
+            detail: format!("not open within {limit:?}"),
+        };
+        clock::within(limit, dial_in_turn(&route, &link))
+            .await
+            .unwrap_or_else(|| Err(timed_out()))
     })
 }
 
@@ -354,16 +439,32 @@ async fn dial_in_turn(route: &Route, link: &Link) -> Result<Dialed, Fault> {
     let Target { host, port } = &route.target;
     let began = clock::now();
     let addresses = net::lookup(host, *port).await;
-    let not_found = |detail| Fault { reason: Reason::NameNotFound, detail };
+    let not_found = |detail| Fault {
+        reason: Reason::NameNotFound,
+        detail,
+    };
     let addresses = addresses.map_err(|error| not_found(error.to_string()))?;
     let mut last = not_found(String::from("the name has no address"));
     for (place, address) in addresses.iter().enumerate() {
-        let left = link.options().open_timeout.saturating_sub(clock::now().saturating_sub(began));
+        let left = link
+            .options()
+            .open_timeout
+            .saturating_sub(clock::now().saturating_sub(began));
         let share = left / u32::try_from(addresses.len() - place).unwrap_or(u32::MAX);
         match clock::within(share, net::dial(*address, route.local, link.options())).await {
-            Some(Ok(socket)) => return Ok(Dialed { socket, peer: address.to_string() }),
+            Some(Ok(socket)) => {
+                return Ok(Dialed {
+                    socket,
+                    peer: address.to_string(),
+                });
+            }
             Some(Err(error)) => last = dial_fault(&error),
-            None => last = Fault { reason: Reason::OpenTimeout, detail: format!("{address} did not answer") },
+            None => {
+                last = Fault {
+                    reason: Reason::OpenTimeout,
+                    detail: format!("{address} did not answer"),
+                }
+            }
         }
     }
     Err(last)
@@ -376,5 +477,8 @@ fn dial_fault(error: &std::io::Error) -> Fault {
         TimedOut => Reason::OpenTimeout,
         _ => Reason::Unreachable,
     };
-    Fault { reason, detail: error.to_string() }
+    Fault {
+        reason,
+        detail: error.to_string(),
+    }
 }

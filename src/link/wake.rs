@@ -9,7 +9,8 @@ use parking_lot::Mutex;
 
 /// One that waits. Waking never blocks, never touches Python, and may come once too often.
 pub trait Wake: Send + Sync {
-    fn wake(self: Arc<Self>);
+    /// Returns false when nobody is there any more: then the next one is to be woken in its place.
+    fn wake(self: Arc<Self>) -> bool;
 }
 
 pub type Waker = Arc<dyn Wake>;
@@ -27,14 +28,21 @@ impl WaitList {
 
     /// Takes a waiter out; false when it was not there any more, because somebody has woken it.
     pub fn remove(&mut self, waker: &Waker) -> bool {
-        let place = self.waiting.iter().position(|other| Arc::ptr_eq(other, waker));
+        let place = self
+            .waiting
+            .iter()
+            .position(|other| Arc::ptr_eq(other, waker));
         place.and_then(|place| self.waiting.remove(place)).is_some()
     }
 
     /// Wakes the `count` that wait longest.
     pub fn wake(&mut self, count: usize) {
-        for waker in self.waiting.drain(..count.min(self.waiting.len())) {
-            waker.wake();
+        let mut woken = 0;
+        while woken < count {
+            let Some(waker) = self.waiting.pop_front() else {
+                return;
+            };
+            woken += usize::from(waker.wake());
         }
     }
 

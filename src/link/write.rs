@@ -45,6 +45,8 @@ pub enum Then {
 pub enum From {
     Loop,
     Thread,
+    /// One of many: goes out with the others, in large writes.
+    Batch,
 }
 
 impl Link {
@@ -54,10 +56,17 @@ impl Link {
         if tx.is_closed {
             return (Sent::Ended, Then::Nothing);
         }
-        let is_corking = from == From::Loop && self.corks();
+        let is_corking = match from {
+            From::Loop => self.corks(),
+            From::Thread => false,
+            From::Batch => true,
+        };
         if !is_corking && tx.sender.is_empty() && !tx.has_failed {
             if let Some(socket) = tx.socket.clone() {
-                return (Sent::Accepted, self.send_past_queue(&mut tx, &socket, payload));
+                return (
+                    Sent::Accepted,
+                    self.send_past_queue(&mut tx, &socket, payload),
+                );
             }
         }
         let mut push = tx.sender.push(payload);
@@ -84,12 +93,20 @@ impl Link {
             return Then::Nothing;
         }
         let mut tx = self.tx();
-        if tx.is_stalled { Then::Nothing } else { self.write(&mut tx) }
+        if tx.is_stalled {
+            Then::Nothing
+        } else {
+            self.write(&mut tx)
+        }
     }
 
     /// A reader is about to wait: its turn is over.
     pub fn end_turn(&self) -> Then {
-        if self.is_bursting.load(Ordering::Relaxed) { self.flush_corked() } else { Then::Nothing }
+        if self.is_bursting.load(Ordering::Relaxed) {
+            self.flush_corked()
+        } else {
+            Then::Nothing
+        }
     }
 
     /// The number behind what was accepted so far, or None on a handle that has ended.
@@ -145,7 +162,10 @@ impl Link {
             tx.draining_threads += usize::from(socket.is_some());
             socket
         };
-        let is_ready = park.wait_for(socket.as_deref().map(|socket| (socket, Interest::Write)), limit);
+        let is_ready = park.wait_for(
+            socket.as_deref().map(|socket| (socket, Interest::Write)),
+            limit,
+        );
         if socket.is_none() {
             return;
         }
@@ -169,14 +189,14 @@ impl Link {
     /// `driver` watches for room from now on; without one the supervisor does.
     pub fn watch_for_room(&self, driver: Option<Arc<dyn LoopDriver>>) {
         let mut tx = self.tx();
-        if !tx.is_stalled {
+        if !tx.is_stalled || tx.drainer.is_some() {
             return;
         }
         match driver {
             Some(driver) => {
                 tx.drainer = Some(Arc::clone(&driver));
                 drop(tx);
-                driver.sync(self.id());
+                self.sync(driver);
             }
             None => self.news.notify_one(),
         }
@@ -185,7 +205,8 @@ impl Link {
     /// The socket that the loop `id` should watch for room.
     pub fn socket_to_write(&self, id: usize) -> Option<Arc<Socket>> {
         let tx = self.tx();
-        let should_watch = tx.is_stalled && tx.drainer.as_ref().is_some_and(|driver| driver.id() == id);
+        let should_watch =
+            tx.is_stalled && tx.drainer.as_ref().is_some_and(|driver| driver.id() == id);
         tx.socket.as_ref().filter(|_| should_watch).cloned()
     }
 
@@ -193,10 +214,14 @@ impl Link {
     pub(super) fn heartbeat(&self) {
         let mut tx = self.tx();
         let now = clock::now();
-        let (Some(heartbeat), Some(socket)) = (tx.sender.heartbeat(now), tx.socket.clone()) else { return };
+        let (Some(heartbeat), Some(socket)) = (tx.sender.heartbeat(now), tx.socket.clone()) else {
+            return;
+        };
         match socket.send(&[IoSlice::new(heartbeat)]) {
             Ok(written) => tx.sender.heartbeat_passed(written, now),
-            Err(error) if error.kind() == ErrorKind::WouldBlock => tx.sender.heartbeat_passed(0, now),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                tx.sender.heartbeat_passed(0, now)
+            }
             Err(_) => self.fail(&mut tx),
         }
         tx.is_stalled |= !tx.sender.is_empty();
@@ -205,7 +230,11 @@ impl Link {
     /// Writes everything that waits, as far as the kernel takes it.
     pub(super) fn write(&self, tx: &mut Tx) -> Then {
         let was_stalled = std::mem::take(&mut tx.is_stalled);
-        while let Some(socket) = tx.socket.clone().filter(|_| !tx.sender.is_empty() && !tx.has_failed) {
+        while let Some(socket) = tx
+            .socket
+            .clone()
+            .filter(|_| !tx.sender.is_empty() && !tx.has_failed)
+        {
             let unsent = tx.sender.unsent_bytes();
             let parts = tx.sender.unsent().map(IoSlice::new);
             match socket.send(&parts) {
@@ -220,8 +249,15 @@ impl Link {
                 break;
             }
         }
+        if !tx.is_stalled {
+            tx.drainer = None;
+        }
         self.wrote(tx);
-        if tx.is_stalled && !was_stalled { Then::Watch } else { Then::Nothing }
+        if tx.is_stalled && !was_stalled {
+            Then::Watch
+        } else {
+            Then::Nothing
+        }
     }
 
     /// Whether this message waits for the end of the turn: the turn has sent already, or the peer
@@ -230,7 +266,8 @@ impl Link {
         if !self.options().cork {
             return false;
         }
-        self.is_bursting.swap(true, Ordering::Relaxed) || self.items_ready.load(Ordering::Relaxed) > 0
+        self.is_bursting.swap(true, Ordering::Relaxed)
+            || self.items_ready.load(Ordering::Relaxed) > 0
     }
 
     fn send_past_queue(&self, tx: &mut Tx, socket: &Socket, payload: &[u8]) -> Then {
@@ -248,7 +285,11 @@ impl Link {
                 }
             }
         }
-        if tx.is_stalled { Then::Watch } else { Then::Nothing }
+        if tx.is_stalled {
+            Then::Watch
+        } else {
+            Then::Nothing
+        }
     }
 
     fn written_later(&self, tx: &mut Tx, is_corking: bool) -> Then {
@@ -256,8 +297,11 @@ impl Link {
             return Then::Nothing;
         }
         if is_corking && tx.sender.unsent_bytes() < CORK_BYTES {
-            let is_scheduled = self.is_corked.swap(true, Ordering::Relaxed);
-            return if is_scheduled { Then::Nothing } else { Then::FlushThisTurn };
+            return if self.is_corked.swap(true, Ordering::Relaxed) {
+                Then::Nothing
+            } else {
+                Then::FlushThisTurn
+            };
         }
         self.write(tx)
     }
@@ -275,8 +319,12 @@ impl Link {
         }
         if !tx.flushers.is_empty() {
             let sender = &tx.sender;
-            let done = tx.flushers.extract_if(.., |(mark, _)| sender.is_flushed(*mark));
-            done.for_each(|(_, flusher)| flusher.wake());
+            let done = tx
+                .flushers
+                .extract_if(.., |(mark, _)| sender.is_flushed(*mark));
+            for (_, flusher) in done {
+                flusher.wake();
+            }
         }
         if tx.sender.is_empty() {
             self.tell_ending();

@@ -32,6 +32,26 @@ pub enum Reason {
 }
 
 impl Reason {
+    pub const ALL: [Self; 17] = [
+        Self::Refused,
+        Self::Unreachable,
+        Self::NameNotFound,
+        Self::OpenTimeout,
+        Self::Eof,
+        Self::Truncated,
+        Self::Reset,
+        Self::HeartbeatTimeout,
+        Self::SlowFrame,
+        Self::Flood,
+        Self::Protocol,
+        Self::TooLarge,
+        Self::ClosedHere,
+        Self::CloseTimeout,
+        Self::Aborted,
+        Self::Shutdown,
+        Self::Internal,
+    ];
+
     /// The member's name in Python.
     pub fn name(self) -> &'static str {
         match self {

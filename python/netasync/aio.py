@@ -1,0 +1,500 @@
+"""Connections, listeners and runtimes for asyncio: waiting, iteration and context managers.
+
+The native classes try; what is here waits for them. Every waiting method may be cancelled at any time:
+what that does stands with each of them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+from . import _native
+from ._native import Backoff, Buffer
+from .values import Closed
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
+    from types import TracebackType
+
+    from typing_extensions import Buffer as BytesLike
+    from typing_extensions import Self
+
+    from . import blocking
+    from .values import Connected, Item
+
+    Target: TypeAlias = str | tuple[str, int]
+
+__all__ = [
+    "AcceptChannel",
+    "Connection",
+    "Listener",
+    "ReadChannel",
+    "Runtime",
+    "WriteChannel",
+    "connect",
+    "listen",
+]
+
+
+def connect(
+    target: Target,
+    *,
+    heartbeat_interval: float = 5.0,
+    heartbeat_timeout: float | None = None,
+    open_timeout: float = 10.0,
+    close_timeout: float = 5.0,
+    max_size: int = 16 * 2**20,
+    read_buffer: Buffer | int = Buffer.fixed(65536),
+    write_buffer: Buffer | int = Buffer.fixed(65536),
+    protocol: Literal["net.async"] = "net.async",
+    name: str | None = None,
+    runtime: Runtime | None = None,
+    nodelay: bool = True,
+    cork: bool = True,
+    reconnect: Backoff | float | None = Backoff(),
+    local_address: str | None = None,
+) -> Connection:
+    """Dial `target` for as long as it takes. Returns at once; the server may start later.
+
+    Args:
+        target: `"host:port"`, `"[::1]:9988"`, `(host, port)` or `"tcp://host:port"`. Every attempt looks
+            the name up again and tries its addresses in turn.
+        heartbeat_interval: seconds without a write after which a heartbeat goes out.
+        heartbeat_timeout: seconds of silence after which the peer is taken for dead, at least twice the
+            interval and 0.1; None is four intervals and at least 20.
+        open_timeout: seconds for one attempt, name lookup included.
+        close_timeout: seconds that closing takes at most.
+        max_size: bytes of the largest message, in both directions, at most 2**27 - 1.
+        read_buffer: what may wait to be received; a number is `Buffer.fixed` of it.
+        write_buffer: what may wait to be sent; a number is `Buffer.fixed` of it.
+        protocol: the wire; `"net.async"` is that of the Clojure library.
+        name: for `repr` and logs.
+        runtime: the `Runtime` to live in; None is the default one.
+        nodelay: send small messages at once (`TCP_NODELAY`).
+        cork: gather what one turn of the loop sends after its first message into one system call.
+        reconnect: a `Backoff`, a fixed number of seconds, or None: the first break ends the connection.
+        local_address: `"host"` or `"host:port"` to dial from.
+
+    Raises:
+        TypeError: an argument of the wrong kind.
+        ValueError: a value that makes no sense; the message names the limit and the value.
+        ClosedError: `runtime` was shut down.
+    """
+    options: dict[str, Any] = locals()
+    return _native.connect(options.pop("target"), options)
+
+
+def listen(
+    target: Target | int,
+    *,
+    heartbeat_interval: float = 5.0,
+    heartbeat_timeout: float | None = None,
+    open_timeout: float = 10.0,
+    close_timeout: float = 5.0,
+    max_size: int = 16 * 2**20,
+    read_buffer: Buffer | int = Buffer.fixed(65536),
+    write_buffer: Buffer | int = Buffer.fixed(65536),
+    protocol: Literal["net.async"] = "net.async",
+    name: str | None = None,
+    runtime: Runtime | None = None,
+    nodelay: bool = True,
+    cork: bool = True,
+    accept_buffer: Buffer | int = 128,
+) -> Listener:
+    """Bind and listen.
+
+    Args:
+        target: a port or `":9988"` on 127.0.0.1; other interfaces by address, as in `"0.0.0.0:9988"`,
+            `"[::]:9988"` or `(address, port)`. Port 0 picks one: see `Listener.address`.
+        heartbeat_interval: as in `connect`; like the rest, for every accepted connection.
+        heartbeat_timeout: as in `connect`.
+        open_timeout: as in `connect`.
+        close_timeout: as in `connect`.
+        max_size: as in `connect`.
+        read_buffer: as in `connect`; each accepted connection has its own.
+        write_buffer: as in `connect`; each accepted connection has its own.
+        protocol: as in `connect`.
+        name: as in `connect`.
+        runtime: as in `connect`.
+        nodelay: as in `connect`.
+        cork: as in `connect`.
+        accept_buffer: how many connections may wait to be accepted; further dials wait in the system.
+
+    Raises:
+        OSError: the address is taken, or is none of this machine.
+        TypeError: an argument of the wrong kind.
+        ValueError: a value that makes no sense; the message names the limit and the value.
+        ClosedError: `runtime` was shut down.
+    """
+    options: dict[str, Any] = locals()
+    return _native.listen(options.pop("target"), options)
+
+
+class Connection(_native.TaskConnection):
+    """A connection that outlives its links. Made by `connect` and `Listener.accept`; safe to use from
+    several tasks, event loops and threads at once.
+    """
+
+    __slots__ = ()
+
+    async def recv(self) -> Item:
+        """Wait for the next item, in order: a message as `bytes`, or a value.
+
+        After `Closed`, always `Closed` again. Cancelling loses nothing.
+        """
+        item = self._try_recv()
+        if item is None:
+            return await self._wait_recv()
+        return item
+
+    async def recv_many(self, limit: int) -> list[Item]:
+        """Wait for at least one item and return what is there, up to `limit`.
+
+        `Closed` is the last of a list. Cancelling loses nothing.
+
+        Raises:
+            ValueError: `limit` is below 1.
+        """
+        return await self._wait_recv_many(limit)
+
+    async def send(self, data: BytesLike, *, confirm: Literal["received", "consumed"] | None = None) -> bool:
+        """Wait until the write buffer has accepted a message; queue while the link is down.
+
+        Cancelling means that it was not sent.
+
+        Args:
+            data: any C-contiguous bytes-like object of 1 to `max_size` bytes; its content at the call is
+                what is sent.
+            confirm: needs a protocol that confirms; on `net.async` anything but None is a `ValueError`.
+
+        Returns:
+            True, or False when a dropping write buffer refused it.
+
+        Raises:
+            MessageTooLarge: `data` is above `max_size`.
+            ClosedError: the connection has ended.
+        """
+        if confirm is not None:
+            self._check_confirm(confirm)
+        sent = self._try_send(data)
+        if sent is None:
+            return await self._wait_send(data)
+        return sent
+
+    async def send_many(self, iterable: Iterable[BytesLike]) -> int:
+        """Send many, crossing into Rust once for each batch.
+
+        Whatever ends it early, cancelling included: the messages before that stay accepted, and the
+        exception's `accepted` says for how many `send` would have said True.
+
+        Returns:
+            For how many messages `send` would have said True.
+
+        Raises:
+            ClosedError: the connection has ended. Besides, what the iterable raises and what `send` raises.
+        """
+        sending = self._wait_send_many(iterable)
+        try:
+            return await sending
+        except BaseException as error:
+            error.accepted = sending.accepted  # type: ignore[attr-defined]
+            raise
+
+    async def flush(self) -> None:
+        """Wait until everything accepted so far was handed to the kernel. Cancelling takes nothing back.
+
+        Raises:
+            ClosedError: the connection has ended, or ends meanwhile.
+        """
+        await self._wait_flush()
+
+    def close(self) -> None:
+        """Start to close and return at once.
+
+        What was accepted for sending is delivered, within `close_timeout`; what has arrived and was not
+        taken is discarded and counted (`read_dropped`). The next item is `Closed`.
+        """
+        self._close()
+
+    async def aclose(self) -> None:
+        """Close, and wait until that is done. Cancelling leaves it to go on by itself."""
+        self._close()
+        await self._wait_closed()
+
+    async def wait_connected(self) -> Connected | Closed:
+        """Wait until the link is up. Takes nothing; cancelling changes nothing.
+
+        Returns:
+            The current `Connected` at once if the link is up, else the next one, or `Closed`.
+        """
+        return await self._wait_connected()
+
+    async def wait_closed(self) -> Closed:
+        """Wait for the end and return its `Closed`. Takes nothing; cancelling changes nothing."""
+        return await self._wait_closed()
+
+    async def messages(self) -> AsyncIterator[bytes]:
+        """Iterate over the messages only, until `Closed`. Cancelling loses nothing."""
+        while True:
+            item = await self.recv()
+            if type(item) is bytes:
+                yield item
+            elif type(item) is Closed:
+                return
+
+    def __aiter__(self) -> AsyncIterator[Item]:
+        """Iterate over every item, `Closed` the last one. Cancelling loses nothing."""
+        return _Items(self.recv)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    @property
+    def read_chan(self) -> ReadChannel:
+        """The receiving side by itself. Holding it keeps the connection alive."""
+        return ReadChannel(self)
+
+    @property
+    def write_chan(self) -> WriteChannel:
+        """The sending side by itself. Holding it keeps the connection alive."""
+        return WriteChannel(self)
+
+    @property
+    def blocking(self) -> blocking.Connection:
+        """The same connection for threads."""
+        return self._blocking()
+
+
+class Listener(_native.TaskListener):
+    """A bound socket that accepts connections. Made by `listen`."""
+
+    __slots__ = ()
+
+    async def accept(self) -> Connection | Closed:
+        """Wait for the next connection; `Closed` when the listener is closed. Cancelling loses none."""
+        return await self._wait_accept()
+
+    def close(self) -> None:
+        """Stop listening and return at once.
+
+        Accepted connections live on; those that nobody accepted are closed.
+        """
+        self._close()
+
+    async def aclose(self) -> None:
+        """Stop listening, and wait until the port is free. Cancelling leaves it to go on by itself."""
+        self._close()
+        await self._wait_closed()
+
+    async def wait_closed(self) -> Closed:
+        """Wait until the port is free and return the `Closed` value. Cancelling changes nothing."""
+        return await self._wait_closed()
+
+    def __aiter__(self) -> AsyncIterator[Connection]:
+        """Iterate over connections until the listener is closed. Cancelling loses none."""
+        return _Connections(self.accept)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    @property
+    def accept_chan(self) -> AcceptChannel:
+        """The accepting side by itself. Holding it keeps the listener alive."""
+        return AcceptChannel(self)
+
+    @property
+    def blocking(self) -> blocking.Listener:
+        """The same listener for threads."""
+        return self._blocking()
+
+
+class Runtime(_native.Runtime):
+    """The thread behind connections and listeners: started by the first of them, ended by `shutdown`.
+
+    One for the whole process is there by default; further ones separate what should not share a thread,
+    or an end.
+    """
+
+    __slots__ = ()
+
+    async def shutdown(self, timeout: float = 5.0) -> None:
+        """Stop every listener, close every connection, and wait for that.
+
+        Every reader, writer and accepter is told; ports are free and the thread is gone when it returns.
+        Safe to repeat. Cancelling leaves it to go on by itself.
+
+        Args:
+            timeout: seconds, after which what is left is aborted.
+        """
+        await self._wait_shutdown(timeout)
+        self._join()
+
+    @property
+    def blocking(self) -> blocking.Runtime:
+        """The same runtime for threads."""
+        from . import blocking
+
+        return blocking.Runtime(self)
+
+
+class ReadChannel:
+    """The receiving side of a connection."""
+
+    __slots__ = ("_connection",)
+
+    def __init__(self, connection: Connection) -> None:
+        """Made by `Connection.read_chan`."""
+        self._connection = connection
+
+    async def recv(self) -> Item:
+        """As `Connection.recv`."""
+        return await self._connection.recv()
+
+    def recv_nowait(self) -> Item:
+        """As `Connection.recv_nowait`."""
+        return self._connection.recv_nowait()
+
+    async def recv_many(self, limit: int) -> list[Item]:
+        """As `Connection.recv_many`."""
+        return await self._connection.recv_many(limit)
+
+    def close(self) -> None:
+        """Throw away what arrives from now on. What had arrived can be taken, then only values come."""
+        self._connection._close_reading()
+
+    @property
+    def blocking(self) -> blocking.ReadChannel:
+        """The same channel for threads."""
+        return self._connection.blocking.read_chan
+
+    def __aiter__(self) -> AsyncIterator[Item]:
+        """As `Connection`: every item, `Closed` the last one."""
+        return aiter(self._connection)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ReadChannel) and other._connection is self._connection
+
+    def __hash__(self) -> int:
+        return hash((ReadChannel, self._connection))
+
+
+class WriteChannel:
+    """The sending side of a connection."""
+
+    __slots__ = ("_connection",)
+
+    def __init__(self, connection: Connection) -> None:
+        """Made by `Connection.write_chan`."""
+        self._connection = connection
+
+    async def send(self, data: BytesLike, *, confirm: Literal["received", "consumed"] | None = None) -> bool:
+        """As `Connection.send`."""
+        return await self._connection.send(data, confirm=confirm)
+
+    def send_nowait(self, data: BytesLike) -> bool:
+        """As `Connection.send_nowait`."""
+        return self._connection.send_nowait(data)
+
+    async def send_many(self, iterable: Iterable[BytesLike]) -> int:
+        """As `Connection.send_many`."""
+        return await self._connection.send_many(iterable)
+
+    def close(self) -> None:
+        """Close the connection: as `Connection.close`."""
+        self._connection.close()
+
+    @property
+    def blocking(self) -> blocking.WriteChannel:
+        """The same channel for threads."""
+        return self._connection.blocking.write_chan
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, WriteChannel) and other._connection is self._connection
+
+    def __hash__(self) -> int:
+        return hash((WriteChannel, self._connection))
+
+
+class AcceptChannel:
+    """The accepting side of a listener."""
+
+    __slots__ = ("_listener",)
+
+    def __init__(self, listener: Listener) -> None:
+        """Made by `Listener.accept_chan`."""
+        self._listener = listener
+
+    async def accept(self) -> Connection | Closed:
+        """As `Listener.accept`."""
+        return await self._listener.accept()
+
+    def accept_nowait(self) -> Connection | Closed:
+        """As `Listener.accept_nowait`."""
+        return self._listener.accept_nowait()
+
+    def close(self) -> None:
+        """Close the listener: as `Listener.close`."""
+        self._listener.close()
+
+    @property
+    def blocking(self) -> blocking.AcceptChannel:
+        """The same channel for threads."""
+        return self._listener.blocking.accept_chan
+
+    def __aiter__(self) -> AsyncIterator[Connection]:
+        """As `Listener`: connections, until the listener is closed."""
+        return aiter(self._listener)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, AcceptChannel) and other._listener is self._listener
+
+    def __hash__(self) -> int:
+        return hash((AcceptChannel, self._listener))
+
+
+class _Items:
+    """Every item of a connection, `Closed` the last one."""
+
+    __slots__ = ("_is_over", "_recv")
+
+    def __init__(self, recv: Callable[[], Coroutine[Any, Any, Item]]) -> None:
+        self._recv = recv
+        self._is_over = False
+
+    def __aiter__(self) -> AsyncIterator[Item]:
+        return self
+
+    async def __anext__(self) -> Item:
+        if self._is_over:
+            raise StopAsyncIteration
+        item = await self._recv()
+        self._is_over = type(item) is Closed
+        return item
+
+
+class _Connections:
+    """The connections of a listener, until it is closed."""
+
+    __slots__ = ("_accept",)
+
+    def __init__(self, accept: Callable[[], Coroutine[Any, Any, Connection | Closed]]) -> None:
+        self._accept = accept
+
+    def __aiter__(self) -> AsyncIterator[Connection]:
+        return self
+
+    async def __anext__(self) -> Connection:
+        connection = await self._accept()
+        if isinstance(connection, Closed):
+            raise StopAsyncIteration
+        return connection

@@ -1,0 +1,462 @@
+//! One for each event loop: watches sockets with the loop's own selector, and carries every wake-up
+//! from other threads over one coalesced descriptor. Never per message, never `call_soon_threadsafe`,
+//! never with the GIL.
+
+use std::cell::RefCell;
+use std::collections::{HashMap, VecDeque};
+use std::os::fd::AsRawFd;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, LazyLock, Weak};
+
+use parking_lot::Mutex;
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyWeakrefMethods, PyWeakrefReference};
+
+use super::waiter::LoopWaiter;
+use crate::link::driver::LoopDriver;
+use crate::link::link::Link;
+use crate::link::net::{Signal, Socket};
+use crate::link::write::Then;
+
+/// Tasks that one callback resumes at most, so that others get their turn.
+const RESUMES: usize = 64;
+
+/// What other threads, or this one, want the loop to do.
+pub enum Work {
+    /// Tell a task to look again.
+    Resume(Arc<LoopWaiter>),
+    /// See what to watch for a connection.
+    Sync(Arc<Link>),
+}
+
+#[derive(Default)]
+struct Inbound {
+    work: VecDeque<Work>,
+    /// The descriptor is readable, or the loop is at it: nobody needs to write.
+    is_told: bool,
+    signal: Option<Arc<Signal>>,
+}
+
+pub struct Bridge {
+    id: usize,
+    /// Weak: the loop owns the callbacks that own this.
+    event_loop: Py<PyWeakrefReference>,
+    is_alive: AtomicBool,
+    inbound: Mutex<Inbound>,
+    /// Touched by the loop's thread only.
+    watched: Mutex<HashMap<u64, Watched>>,
+    corked: Mutex<Vec<Arc<Link>>>,
+    waiters: AtomicUsize,
+    me: Weak<Self>,
+}
+
+#[derive(Default)]
+struct Watched {
+    read: Option<Arc<Socket>>,
+    write: Option<Arc<Socket>>,
+}
+
+static NEXT_ID: AtomicUsize = AtomicUsize::new(1);
+static BRIDGES: LazyLock<Mutex<Vec<Arc<Bridge>>>> = LazyLock::new(Mutex::default);
+static RUNNING_LOOP: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+static RESUMES_DIRECTLY: LazyLock<bool> =
+    LazyLock::new(|| std::env::var("NETASYNC_DIRECT_RESUME").map_or(true, |value| value != "0"));
+
+thread_local! {
+    /// The bridge of the loop that ran last in this thread.
+    static LAST: RefCell<Option<Arc<Bridge>>> = const { RefCell::new(None) };
+}
+
+impl LoopDriver for Bridge {
+    fn sync(self: Arc<Self>, link: Arc<Link>) {
+        self.push(Work::Sync(link));
+    }
+
+    fn is_alive(&self) -> bool {
+        self.is_alive.load(Ordering::Acquire)
+    }
+
+    fn id(&self) -> usize {
+        self.id
+    }
+}
+
+impl Bridge {
+    /// The bridge of the loop that runs in this thread, made on its first use; None without one.
+    pub fn running(py: Python<'_>) -> PyResult<Option<Arc<Self>>> {
+        let getter = RUNNING_LOOP.get_or_try_init(py, || {
+            py.import("asyncio.events")?
+                .getattr("_get_running_loop")
+                .map(Bound::unbind)
+        })?;
+        let event_loop = getter.bind(py).call0()?;
+        if event_loop.is_none() {
+            return Ok(None);
+        }
+        let last = LAST.with_borrow(|last| {
+            last.as_ref()
+                .filter(|last| last.is_of(&event_loop))
+                .cloned()
+        });
+        if last.is_some() {
+            return Ok(last);
+        }
+        let bridge = Self::of(&event_loop)?;
+        LAST.set(Some(Arc::clone(&bridge)));
+        Ok(Some(bridge))
+    }
+
+    /// Whether a loop runs in this thread.
+    pub fn is_running(py: Python<'_>) -> PyResult<bool> {
+        Ok(Self::running(py)?.is_some())
+    }
+
+    fn of(event_loop: &Bound<'_, PyAny>) -> PyResult<Arc<Self>> {
+        let py = event_loop.py();
+        let known: Vec<Arc<Self>> = BRIDGES.lock().clone();
+        for bridge in &known {
+            let is_closed = match bridge.event_loop.bind(py).upgrade() {
+                Some(other) if other.is(event_loop) => return Ok(Arc::clone(bridge)),
+                Some(other) => other.call_method0(intern!(py, "is_closed"))?.is_truthy()?,
+                None => true,
+            };
+            if is_closed {
+                bridge.end();
+            }
+        }
+        let event_loop = PyWeakrefReference::new(event_loop)?.unbind();
+        let bridge = Arc::new_cyclic(|me| Self {
+            id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
+            event_loop,
+            is_alive: AtomicBool::new(true),
+            inbound: Mutex::default(),
+            watched: Mutex::default(),
+            corked: Mutex::default(),
+            waiters: AtomicUsize::new(0),
+            me: me.clone(),
+        });
+        let mut bridges = BRIDGES.lock();
+        bridges.retain(|bridge| bridge.is_alive());
+        bridges.push(Arc::clone(&bridge));
+        Ok(bridge)
+    }
+
+    fn is_of(&self, event_loop: &Bound<'_, PyAny>) -> bool {
+        self.is_alive()
+            && self
+                .event_loop
+                .bind(event_loop.py())
+                .upgrade()
+                .is_some_and(|own| own.is(event_loop))
+    }
+
+    /// The loop, on whose thread this is called.
+    pub fn event_loop<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let gone = || PyRuntimeError::new_err("the event loop is gone");
+        self.event_loop.bind(py).upgrade().ok_or_else(gone)
+    }
+
+    pub fn resumes_directly(&self) -> bool {
+        *RESUMES_DIRECTLY
+    }
+
+    /// Any thread: something for the loop to do. False when the loop is closed.
+    pub fn push(&self, work: Work) -> bool {
+        let mut inbound = self.inbound.lock();
+        if !self.is_alive() {
+            return false;
+        }
+        inbound.work.push_back(work);
+        inbound.tell();
+        true
+    }
+
+    pub fn waiter_came(&self) {
+        self.waiters.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub fn waiter_left(&self) {
+        self.waiters.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Before anything is to wake this loop: its descriptor is watched.
+    pub fn prepare(&self, py: Python<'_>) -> PyResult<()> {
+        let is_open = self.inbound.lock().signal.is_some();
+        if is_open {
+            Ok(())
+        } else {
+            self.open_signal(py)
+        }
+    }
+
+    /// Flushes what `link` corked at the end of this turn of the loop.
+    pub fn flush_this_turn(&self, py: Python<'_>, link: &Arc<Link>) -> PyResult<()> {
+        let mut corked = self.corked.lock();
+        corked.push(Arc::clone(link));
+        let is_first = corked.len() == 1;
+        drop(corked);
+        if is_first {
+            let callback = Callback {
+                bridge: self.strong()?,
+                task: Task::Flush,
+            };
+            self.event_loop(py)?
+                .call_method1(intern!(py, "call_soon"), (callback,))?;
+        }
+        Ok(())
+    }
+
+    /// Sees to what a write left to do.
+    pub fn after(&self, py: Python<'_>, link: &Arc<Link>, then: Then) -> PyResult<()> {
+        match then {
+            Then::Nothing => {}
+            Then::FlushThisTurn => self.flush_this_turn(py, link)?,
+            Then::Watch => {
+                self.prepare(py)?;
+                link.watch_for_room(Some(self.strong()?));
+            }
+        }
+        Ok(())
+    }
+
+    /// The loop is closed or gone: its descriptors and callbacks are no use any more.
+    fn end(&self) {
+        let inbound = {
+            let mut inbound = self.inbound.lock();
+            self.is_alive.store(false, Ordering::Release);
+            std::mem::take(&mut *inbound)
+        };
+        for work in &inbound.work {
+            if let Work::Resume(waiter) = work {
+                // Its task will never run; what it holds goes, and its wake goes on to the next.
+                waiter.forget();
+            }
+        }
+        let watched = std::mem::take(&mut *self.watched.lock());
+        let corked = std::mem::take(&mut *self.corked.lock());
+        for link in corked {
+            link.flush_corked();
+        }
+        drop((inbound, watched));
+    }
+
+    fn strong(&self) -> PyResult<Arc<Self>> {
+        self.me
+            .upgrade()
+            .ok_or_else(|| PyRuntimeError::new_err("the event loop is gone"))
+    }
+
+    fn open_signal(&self, py: Python<'_>) -> PyResult<()> {
+        let signal = Arc::new(Signal::new()?);
+        let callback = Callback {
+            bridge: self.strong()?,
+            task: Task::Drain(Arc::clone(&signal)),
+        };
+        self.event_loop(py)?
+            .call_method1(intern!(py, "add_reader"), (signal.as_raw_fd(), callback))?;
+        let mut inbound = self.inbound.lock();
+        inbound.signal = Some(signal);
+        inbound.is_told = false;
+        if !inbound.work.is_empty() {
+            inbound.tell();
+        }
+        Ok(())
+    }
+
+    /// With nobody waiting and nothing watched the descriptor goes back.
+    fn close_idle_signal(&self, py: Python<'_>) -> PyResult<()> {
+        if self.waiters.load(Ordering::Relaxed) > 0 || !self.watched.lock().is_empty() {
+            return Ok(());
+        }
+        let signal = {
+            let mut inbound = self.inbound.lock();
+            if inbound.work.is_empty() {
+                inbound.signal.take()
+            } else {
+                None
+            }
+        };
+        if let Some(signal) = signal {
+            self.event_loop(py)?
+                .call_method1(intern!(py, "remove_reader"), (signal.as_raw_fd(),))?;
+        }
+        Ok(())
+    }
+
+    /// Does what lies there. From loop-level callbacks only: a task that runs could not be entered.
+    fn work(&self, py: Python<'_>) -> PyResult<()> {
+        let mut resumed = 0;
+        loop {
+            let next = {
+                let mut inbound = self.inbound.lock();
+                let next = if resumed < RESUMES {
+                    inbound.work.pop_front()
+                } else {
+                    None
+                };
+                if next.is_none() {
+                    inbound.is_told = false;
+                    if !inbound.work.is_empty() {
+                        inbound.tell();
+                    }
+                }
+                next
+            };
+            let outcome = match next {
+                None => return self.close_idle_signal(py),
+                Some(Work::Sync(link)) => self.sync_link(py, &link),
+                Some(Work::Resume(waiter)) => {
+                    resumed += 1;
+                    waiter.resume(py)
+                }
+            };
+            if let Err(error) = outcome {
+                let mut inbound = self.inbound.lock();
+                inbound.is_told = false;
+                if !inbound.work.is_empty() {
+                    inbound.tell();
+                }
+                return Err(error);
+            }
+        }
+    }
+
+    /// From now until `work`, wakes come without a write to the descriptor.
+    fn begin(&self) {
+        self.inbound.lock().is_told = true;
+    }
+
+    /// Brings the selector in line with what the connection wants watched.
+    fn sync_link(&self, py: Python<'_>, link: &Arc<Link>) -> PyResult<()> {
+        let entry = self.watched.lock().remove(&link.id());
+        let (old_read, old_write) = entry
+            .map(|entry| (entry.read, entry.write))
+            .unwrap_or_default();
+        let (read, write) = (link.socket_to_read(self.id), link.socket_to_write(self.id));
+        let event_loop = self.event_loop(py)?;
+        self.watch(
+            &event_loop,
+            (&old_read, &read),
+            ("remove_reader", "add_reader"),
+            || Task::Read(Arc::clone(link)),
+        )?;
+        self.watch(
+            &event_loop,
+            (&old_write, &write),
+            ("remove_writer", "add_writer"),
+            || Task::Write(Arc::clone(link)),
+        )?;
+        if read.is_some() || write.is_some() || link.is_read_by(self.id) {
+            self.watched
+                .lock()
+                .insert(link.id(), Watched { read, write });
+        }
+        Ok(())
+    }
+
+    fn watch(
+        &self,
+        event_loop: &Bound<'_, PyAny>,
+        (old, new): (&Option<Arc<Socket>>, &Option<Arc<Socket>>),
+        (remove, add): (&str, &str),
+        task: impl FnOnce() -> Task,
+    ) -> PyResult<()> {
+        if matches!((old, new), (Some(old), Some(new)) if Arc::ptr_eq(old, new)) {
+            return Ok(());
+        }
+        if let Some(old) = old {
+            event_loop.call_method1(remove, (old.as_raw_fd(),))?;
+        }
+        if let Some(new) = new {
+            let callback = Callback {
+                bridge: self.strong()?,
+                task: task(),
+            };
+            event_loop.call_method1(add, (new.as_raw_fd(), callback))?;
+        }
+        Ok(())
+    }
+
+    fn flush(&self, py: Python<'_>) -> PyResult<()> {
+        let corked = std::mem::take(&mut *self.corked.lock());
+        for link in corked {
+            let then = link.flush_corked();
+            self.after(py, &link, then)?;
+        }
+        Ok(())
+    }
+}
+
+impl Inbound {
+    fn tell(&mut self) {
+        if let Some(signal) = self.signal.as_ref().filter(|_| !self.is_told) {
+            signal.set();
+            self.is_told = true;
+        }
+    }
+}
+
+/// Every bridge whose loop is closed gives its descriptors back.
+pub fn forget_closed_loops(py: Python<'_>) {
+    let known: Vec<Arc<Bridge>> = BRIDGES.lock().clone();
+    for bridge in known {
+        let event_loop = bridge.event_loop.bind(py).upgrade();
+        let is_closed = event_loop.is_none_or(|event_loop| {
+            event_loop
+                .call_method0(intern!(py, "is_closed"))
+                .and_then(|closed| closed.is_truthy())
+                .unwrap_or(true)
+        });
+        if is_closed {
+            bridge.end();
+        }
+    }
+    BRIDGES.lock().retain(|bridge| bridge.is_alive());
+}
+
+enum Task {
+    Read(Arc<Link>),
+    Write(Arc<Link>),
+    /// The wake descriptor is readable.
+    Drain(Arc<Signal>),
+    /// The end of a turn that corked.
+    Flush,
+}
+
+/// A plain callback of the loop.
+#[pyclass(frozen, module = "netasync._native")]
+pub struct Callback {
+    bridge: Arc<Bridge>,
+    task: Task,
+}
+
+#[pymethods]
+impl Callback {
+    fn __call__(&self, py: Python<'_>) -> PyResult<()> {
+        match &self.task {
+            Task::Read(link) => {
+                self.bridge.begin();
+                if !link.read_on_loop(self.bridge.id) {
+                    self.bridge.push(Work::Sync(Arc::clone(link)));
+                }
+                self.bridge.work(py)
+            }
+            Task::Write(link) => {
+                self.bridge.begin();
+                if !link.drain() {
+                    self.bridge.push(Work::Sync(Arc::clone(link)));
+                }
+                self.bridge.work(py)
+            }
+            Task::Drain(signal) => {
+                signal.clear();
+                self.bridge.begin();
+                self.bridge.work(py)
+            }
+            Task::Flush => self.bridge.flush(py),
+        }
+    }
+}

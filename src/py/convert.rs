@@ -1,0 +1,166 @@
+//! Messages as Python gives them, and numbers with a meaning.
+
+use std::mem::MaybeUninit;
+use std::time::Duration;
+
+use pyo3::exceptions::{PyBufferError, PyTypeError, PyValueError};
+use pyo3::ffi;
+use pyo3::prelude::*;
+use pyo3::types::PyBytes;
+
+use super::events::error_class;
+use crate::link::link::Link;
+use crate::proto::options::Invalid;
+
+impl From<Invalid> for PyErr {
+    fn from(Invalid(text): Invalid) -> Self {
+        PyValueError::new_err(text)
+    }
+}
+
+/// A message: `bytes` as they are, anything else by the buffer protocol. Content at the call counts.
+pub enum Payload<'py> {
+    Bytes(Bound<'py, PyBytes>),
+    Buffer(View),
+}
+
+impl<'py> Payload<'py> {
+    /// # Errors
+    /// `TypeError` when `data` is not a C-contiguous bytes-like object; `ValueError` when it is empty;
+    /// `MessageTooLarge` when it is above `max_size`.
+    pub fn new(data: &Bound<'py, PyAny>, link: &Link) -> PyResult<Self> {
+        let payload = match data.cast::<PyBytes>() {
+            Ok(bytes) => Self::Bytes(bytes.clone()),
+            Err(_) => Self::Buffer(View::new(data)?),
+        };
+        let (length, max_size) = (payload.as_slice().len(), link.options().max_size);
+        if length == 0 {
+            let text =
+                "an empty message cannot be sent on the net.async wire: length 0 is its heartbeat";
+            return Err(PyValueError::new_err(text));
+        }
+        if length > max_size {
+            let text =
+                format!("a message may have at most {max_size} bytes (max_size), not {length}");
+            return Err(error_class(data.py(), "MessageTooLarge", text));
+        }
+        Ok(payload)
+    }
+
+    pub fn as_slice(&self) -> &[u8] {
+        match self {
+            Self::Bytes(bytes) => bytes.as_bytes(),
+            Self::Buffer(view) => view.as_slice(),
+        }
+    }
+
+    /// The content as it is now, for a call that has to wait.
+    pub fn keep(self) -> Kept {
+        match self {
+            Self::Bytes(bytes) => Kept::Bytes(bytes.unbind()),
+            Self::Buffer(view) => Kept::Copy(view.as_slice().to_vec()),
+        }
+    }
+}
+
+/// A message that waits for room.
+pub enum Kept {
+    Bytes(Py<PyBytes>),
+    Copy(Vec<u8>),
+}
+
+impl Kept {
+    pub fn as_slice<'a>(&'a self, py: Python<'a>) -> &'a [u8] {
+        match self {
+            Self::Bytes(bytes) => bytes.as_bytes(py),
+            Self::Copy(copy) => copy,
+        }
+    }
+}
+
+/// An exported buffer. Lives on the stack of one call, with the interpreter attached.
+pub struct View {
+    // Boxed: exporters may keep pointers into it.
+    view: Box<ffi::Py_buffer>,
+}
+
+impl View {
+    fn new(data: &Bound<'_, PyAny>) -> PyResult<Self> {
+        let mut view: Box<MaybeUninit<ffi::Py_buffer>> = Box::new(MaybeUninit::zeroed());
+        // SAFETY: `data` is alive, `view` is writable; on success the exporter has filled it.
+        let status =
+            unsafe { ffi::PyObject_GetBuffer(data.as_ptr(), view.as_mut_ptr(), ffi::PyBUF_SIMPLE) };
+        if status != 0 {
+            let error = PyErr::fetch(data.py());
+            if error.is_instance_of::<PyBufferError>(data.py()) {
+                return Err(PyTypeError::new_err(
+                    "data must be a C-contiguous bytes-like object",
+                ));
+            }
+            return Err(error);
+        }
+        // SAFETY: PyObject_GetBuffer returned 0.
+        Ok(Self {
+            view: unsafe { view.assume_init() },
+        })
+    }
+
+    fn as_slice(&self) -> &[u8] {
+        let length = usize::try_from(self.view.len).unwrap_or(0);
+        if length == 0 {
+            return &[];
+        }
+        // SAFETY: a simple buffer is `len` contiguous bytes for as long as it is exported, and nobody can
+        // write to them while this thread stays attached.
+        unsafe { std::slice::from_raw_parts(self.view.buf.cast::<u8>(), length) }
+    }
+}
+
+impl Drop for View {
+    fn drop(&mut self) {
+        // SAFETY: filled by PyObject_GetBuffer and released once.
+        unsafe { ffi::PyBuffer_Release(&raw mut *self.view) }
+    }
+}
+
+/// `timeout=` of a blocking call: None waits for ever.
+pub fn timeout(value: Option<f64>) -> PyResult<Option<Duration>> {
+    let Some(value) = value else { return Ok(None) };
+    if value.is_nan() || value < 0.0 {
+        return Err(PyValueError::new_err(format!(
+            "timeout must be at least 0 s, not {value} s"
+        )));
+    }
+    // What does not fit is longer than anybody waits.
+    Ok(Duration::try_from_secs_f64(value).ok())
+}
+
+/// `confirm=` needs a peer that confirms; this wire has none.
+pub fn check_confirm(confirm: Option<&str>) -> PyResult<()> {
+    match confirm {
+        None => Ok(()),
+        Some("received" | "consumed") => Err(PyValueError::new_err(
+            "confirm needs a protocol that confirms, and net.async does not",
+        )),
+        Some(other) => Err(PyValueError::new_err(format!(
+            "confirm must be 'received', 'consumed' or None, not {other:?}"
+        ))),
+    }
+}
+
+/// Returns `value` from `__next__`: raises `StopIteration(value)` by hand, which takes 69 ns in place of 175.
+pub fn stop_iteration(_py: Python<'_>, value: Py<PyAny>) -> PyResult<Option<Py<PyAny>>> {
+    // PyErr_SetObject unpacks tuples and takes exceptions for the instance itself: those are wrapped.
+    // SAFETY: attached; both checks read the type of a live object.
+    let must_wrap = unsafe {
+        ffi::PyTuple_Check(value.as_ptr()) != 0
+            || ffi::PyExceptionInstance_Check(value.as_ptr()) != 0
+    };
+    if must_wrap {
+        return Err(pyo3::exceptions::PyStopIteration::new_err((value,)));
+    }
+    // SAFETY: attached; the call takes its own references. A None from tp_iternext with an error set
+    // means that error.
+    unsafe { ffi::PyErr_SetObject(ffi::PyExc_StopIteration, value.as_ptr()) };
+    Ok(None)
+}

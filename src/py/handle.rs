@@ -1,0 +1,546 @@
+//! The connection as Python holds it: one base with what never waits, one class for tasks, one for threads.
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use pyo3::exceptions::{PyResourceWarning, PyValueError};
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyBytes, PyType, PyWeakrefMethods, PyWeakrefReference};
+
+use super::convert::{Payload, check_confirm, timeout};
+use super::events;
+use super::operation::{self, Operation, Poll, with_accepted};
+use super::park::block_on;
+use super::waiting::{Await, is_turn_over, spend};
+use crate::link::link::{Handle, Link};
+use crate::link::write::From;
+use crate::proto::endpoint::State;
+use crate::proto::events::Reason;
+
+/// Above this a thread that copies gives the interpreter away meanwhile.
+const LARGE: usize = 256 * 1024;
+
+/// For whom a connection is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Face {
+    Task,
+    Thread,
+}
+
+/// The Python classes that stand for a connection.
+static CLASSES: PyOnceLock<(Py<PyType>, Py<PyType>)> = PyOnceLock::new();
+
+/// The faces of one connection that are alive: there is one of each kind at a time.
+#[derive(Default)]
+struct Faces {
+    task: Option<Py<PyWeakrefReference>>,
+    thread: Option<Py<PyWeakrefReference>>,
+}
+
+/// Names the classes of `netasync.aio` and `netasync.blocking`.
+#[pyfunction]
+pub fn register(py: Python<'_>, task: Py<PyType>, thread: Py<PyType>) {
+    // Registered once, at import; a second import of the same module names the same classes.
+    let _ = CLASSES.set(py, (task, thread));
+}
+
+/// The face of `handle` for tasks or threads: the one that is alive, or a new one.
+pub fn face(py: Python<'_>, handle: &Arc<Handle>, kind: Face) -> PyResult<Py<PyAny>> {
+    let known = {
+        let faces = handle.face.lock();
+        let faces = faces
+            .as_ref()
+            .and_then(|faces| faces.downcast_ref::<Mutex<Faces>>());
+        faces.and_then(|faces| {
+            let faces = faces.lock();
+            let face = if kind == Face::Task {
+                &faces.task
+            } else {
+                &faces.thread
+            };
+            face.as_ref().map(|face| face.clone_ref(py))
+        })
+    };
+    if let Some(known) = known.and_then(|known| known.bind(py).upgrade()) {
+        return Ok(known.unbind());
+    }
+    let (task, thread) = CLASSES
+        .get(py)
+        .expect("netasync registers its classes when it is imported");
+    let class = if kind == Face::Task { task } else { thread };
+    let face = class.bind(py).call1((Core {
+        handle: Arc::clone(handle),
+    },))?;
+    let weak = PyWeakrefReference::new(&face)?.unbind();
+    let mut slot = handle.face.lock();
+    let faces = slot.get_or_insert_with(|| Box::new(Mutex::new(Faces::default())));
+    if let Some(faces) = faces.downcast_ref::<Mutex<Faces>>() {
+        let mut faces = faces.lock();
+        let place = if kind == Face::Task {
+            &mut faces.task
+        } else {
+            &mut faces.thread
+        };
+        *place = Some(weak);
+    }
+    Ok(face.unbind())
+}
+
+/// What faces are made from; users never see it.
+#[pyclass(frozen, module = "netasync._native")]
+pub struct Core {
+    handle: Arc<Handle>,
+}
+
+/// What never waits, the same for tasks and threads.
+#[pyclass(subclass, frozen, weakref, module = "netasync._native")]
+pub struct Connection {
+    handle: Arc<Handle>,
+}
+
+impl Connection {
+    fn link(&self) -> &Arc<Link> {
+        &self.handle.link
+    }
+
+    fn send(&self, data: &Bound<'_, PyAny>, from: From) -> PyResult<Option<Py<PyAny>>> {
+        let payload = Payload::new(data, self.link())?;
+        operation::send(data.py(), self.link(), payload.as_slice(), from)
+    }
+}
+
+#[pymethods]
+impl Connection {
+    #[new]
+    fn new(core: &Bound<'_, Core>) -> Self {
+        Self {
+            handle: Arc::clone(&core.get().handle),
+        }
+    }
+
+    /// Where the connection is in its life, as a `State`. Never waits; any thread.
+    #[getter]
+    fn state(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        events::state(py, self.link().status().state)
+    }
+
+    /// The peer's address as a `str` usable as a target, or None while the link is down.
+    #[getter]
+    fn peer(&self) -> Option<String> {
+        self.link()
+            .status()
+            .connected
+            .map(|connected| connected.peer)
+    }
+
+    /// Always None: the original's wire knows no sessions.
+    #[getter]
+    fn session(&self) -> Option<String> {
+        None
+    }
+
+    /// The name given with `name=`, or None.
+    #[getter]
+    fn name(&self) -> Option<String> {
+        self.link().options().name.clone()
+    }
+
+    /// A frozen `Stats`, in messages and bytes. Never waits; any thread.
+    fn stats(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        events::stats(py, &self.link().stats())
+    }
+
+    /// The next item.
+    ///
+    /// Returns:
+    ///     A message as `bytes`, or a value; after `Closed` always `Closed` again.
+    ///
+    /// Raises:
+    ///     BufferEmpty: nothing is there.
+    fn recv_nowait(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        let empty = || events::error_class(py, "BufferEmpty", "nothing is there to receive");
+        operation::recv(py, self.link())?.ok_or_else(empty)
+    }
+
+    /// Accepts a message without waiting.
+    ///
+    /// Args:
+    ///     data: any C-contiguous bytes-like object of 1 to `max_size` bytes; its content now is what is sent.
+    ///
+    /// Returns:
+    ///     True, or False when a dropping write buffer refused it.
+    ///
+    /// Raises:
+    ///     BufferFull: a fixed write buffer is full.
+    ///     MessageTooLarge: `data` is above `max_size`.
+    ///     ClosedError: the connection has ended.
+    fn send_nowait(&self, data: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
+        let full = || events::error_class(data.py(), "BufferFull", "the write buffer is full");
+        self.send(data, From::Loop)?.ok_or_else(full)
+    }
+
+    /// Ends now; what was not begun is discarded. Returns at once; the next item is `Closed`.
+    fn abort(&self) {
+        self.link().abort(Reason::Aborted);
+    }
+
+    fn __repr__(slf: &Bound<'_, Self>) -> PyResult<String> {
+        let this = slf.get();
+        let status = this.link().status();
+        let state = format!("{:?}", status.state).to_lowercase();
+        let peer = status
+            .connected
+            .map_or(String::new(), |connected| format!(" to {}", connected.peer));
+        let name = this
+            .link()
+            .options()
+            .name
+            .as_ref()
+            .map_or(String::new(), |name| format!(" {name:?}"));
+        let class = slf.get_type();
+        Ok(format!(
+            "<{}.{}{name} {state}{peer}>",
+            class.module()?,
+            class.qualname()?
+        ))
+    }
+
+    /// Drops what arrives from now on; what had arrived can be taken, then only values come.
+    fn _close_reading(&self) {
+        self.link().close_reading();
+    }
+
+    /// Starts to close and returns at once.
+    fn _close(&self) {
+        self.link().close(Reason::ClosedHere);
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        let state = self.link().status().state;
+        if Arc::strong_count(&self.handle) > 1 || matches!(state, State::Closing | State::Closed) {
+            return;
+        }
+        Python::attach(|py| {
+            let text = c"a netasync connection was dropped without close()";
+            if let Err(error) = PyErr::warn(py, &py.get_type::<PyResourceWarning>(), text, 1) {
+                error.write_unraisable(py, None);
+            }
+        });
+    }
+}
+
+/// For tasks: what `netasync/aio.py` awaits.
+#[pyclass(subclass, frozen, extends = Connection, module = "netasync._native")]
+pub struct TaskConnection;
+
+#[pymethods]
+impl TaskConnection {
+    #[new]
+    fn new(core: &Bound<'_, Core>) -> PyClassInitializer<Self> {
+        PyClassInitializer::from(Connection::new(core)).add_subclass(Self)
+    }
+
+    /// The next item, or None when `_wait_recv` has to be awaited.
+    fn _try_recv(slf: &Bound<'_, Self>) -> PyResult<Option<Py<PyAny>>> {
+        if is_turn_over() {
+            return Ok(None);
+        }
+        let item = operation::recv(slf.py(), slf.as_super().get().link())?;
+        spend();
+        Ok(item)
+    }
+
+    /// True or False, or None when `_wait_send` has to be awaited.
+    fn _try_send(slf: &Bound<'_, Self>, data: &Bound<'_, PyAny>) -> PyResult<Option<Py<PyAny>>> {
+        if is_turn_over() {
+            return Ok(None);
+        }
+        let sent = slf.as_super().get().send(data, From::Loop)?;
+        spend();
+        Ok(sent)
+    }
+
+    fn _wait_recv(slf: &Bound<'_, Self>) -> Await {
+        Await::new(Operation::Recv(link_of(slf)))
+    }
+
+    fn _wait_recv_many(slf: &Bound<'_, Self>, limit: i64) -> PyResult<Await> {
+        Ok(Await::new(Operation::RecvMany(
+            link_of(slf),
+            check_limit(limit)?,
+        )))
+    }
+
+    fn _wait_send(slf: &Bound<'_, Self>, data: &Bound<'_, PyAny>) -> PyResult<Await> {
+        let link = link_of(slf);
+        let kept = Payload::new(data, &link)?.keep();
+        Ok(Await::new(Operation::Send(link, kept)))
+    }
+
+    fn _wait_send_many(slf: &Bound<'_, Self>, source: &Bound<'_, PyAny>) -> PyResult<Await> {
+        Ok(Await::new(Operation::send_many(link_of(slf), source)?))
+    }
+
+    fn _wait_flush(slf: &Bound<'_, Self>) -> PyResult<Await> {
+        Ok(Await::new(Operation::flush(slf.py(), link_of(slf))?))
+    }
+
+    fn _wait_connected(slf: &Bound<'_, Self>) -> Await {
+        Await::new(Operation::Connected(link_of(slf)))
+    }
+
+    fn _wait_closed(slf: &Bound<'_, Self>) -> Await {
+        Await::new(Operation::Closed(link_of(slf)))
+    }
+
+    fn _check_confirm(_slf: &Bound<'_, Self>, confirm: Option<&str>) -> PyResult<()> {
+        check_confirm(confirm)
+    }
+
+    fn _blocking(slf: &Bound<'_, Self>) -> PyResult<Py<PyAny>> {
+        face(slf.py(), &slf.as_super().get().handle, Face::Thread)
+    }
+}
+
+/// For threads: every waiting call detaches, has a `timeout=` and lets Ctrl-C through.
+#[pyclass(subclass, frozen, extends = Connection, module = "netasync._native")]
+pub struct ThreadConnection;
+
+#[pymethods]
+impl ThreadConnection {
+    #[new]
+    fn new(core: &Bound<'_, Core>) -> PyClassInitializer<Self> {
+        PyClassInitializer::from(Connection::new(core)).add_subclass(Self)
+    }
+
+    /// Waits for the next item, in order.
+    ///
+    /// Args:
+    ///     timeout: seconds; None waits for ever.
+    ///
+    /// Returns:
+    ///     A message as `bytes`, or a value; after `Closed` always `Closed` again.
+    ///
+    /// Raises:
+    ///     TimeoutError: nothing came in time; nothing is lost. Ctrl-C interrupts within 100 ms, and
+    ///         loses nothing while waiting.
+    #[pyo3(signature = (timeout = None))]
+    fn recv(slf: &Bound<'_, Self>, timeout: Option<f64>) -> PyResult<Py<PyAny>> {
+        wait_for(slf, Operation::Recv(link_of(slf)), timeout)
+    }
+
+    /// Waits for at least one item.
+    ///
+    /// Args:
+    ///     limit: the most items to return, at least 1.
+    ///     timeout: seconds; None waits for ever.
+    ///
+    /// Returns:
+    ///     A list of 1 to `limit` items, without waiting for more than the first; `Closed` is the last.
+    ///
+    /// Raises:
+    ///     TimeoutError: nothing came in time; nothing is lost, by Ctrl-C neither.
+    #[pyo3(signature = (limit, timeout = None))]
+    fn recv_many(slf: &Bound<'_, Self>, limit: i64, timeout: Option<f64>) -> PyResult<Py<PyAny>> {
+        wait_for(
+            slf,
+            Operation::RecvMany(link_of(slf), check_limit(limit)?),
+            timeout,
+        )
+    }
+
+    /// Waits until the write buffer has accepted a message; queues while the link is down.
+    ///
+    /// Args:
+    ///     data: any C-contiguous bytes-like object of 1 to `max_size` bytes; its content now is what is sent.
+    ///     timeout: seconds; None waits for ever.
+    ///     confirm: needs a protocol that confirms; on `net.async` anything but None is a `ValueError`.
+    ///
+    /// Returns:
+    ///     True, or False when a dropping write buffer refused it.
+    ///
+    /// Raises:
+    ///     TimeoutError: there was no room in time; the message was not sent, after Ctrl-C neither.
+    ///     MessageTooLarge: `data` is above `max_size`.
+    ///     ClosedError: the connection has ended.
+    #[pyo3(signature = (data, timeout = None, *, confirm = None))]
+    fn send(
+        slf: &Bound<'_, Self>,
+        data: &Bound<'_, PyAny>,
+        timeout: Option<f64>,
+        confirm: Option<&str>,
+    ) -> PyResult<Py<PyAny>> {
+        check_confirm(confirm)?;
+        let limit = self::timeout(timeout)?;
+        let link = slf.as_super().get().link();
+        let payload = Payload::new(data, link)?;
+        let sent = match &payload {
+            Payload::Bytes(bytes) if bytes.as_bytes().len() >= LARGE => {
+                send_large(slf.py(), link, bytes)?
+            }
+            _ => operation::send(slf.py(), link, payload.as_slice(), From::Thread)?,
+        };
+        match sent {
+            Some(sent) => Ok(sent),
+            None => run(
+                slf.py(),
+                &mut Operation::Send(Arc::clone(link), payload.keep()),
+                limit,
+            ),
+        }
+    }
+
+    /// Sends many, crossing into Rust once for each batch.
+    ///
+    /// Args:
+    ///     iterable: of messages, as `send` takes them.
+    ///     timeout: seconds for all of them; None waits for ever.
+    ///
+    /// Returns:
+    ///     For how many messages `send` would have said True.
+    ///
+    /// Raises:
+    ///     TimeoutError, ClosedError, KeyboardInterrupt, what the iterable raises and what `send` raises:
+    ///         messages before that stay accepted, and the exception's `accepted` says how many.
+    #[pyo3(signature = (iterable, timeout = None))]
+    fn send_many(
+        slf: &Bound<'_, Self>,
+        iterable: &Bound<'_, PyAny>,
+        timeout: Option<f64>,
+    ) -> PyResult<Py<PyAny>> {
+        let limit = self::timeout(timeout)?;
+        let mut operation = Operation::send_many(link_of(slf), iterable)?;
+        let outcome = run(slf.py(), &mut operation, limit);
+        outcome.map_err(|error| with_accepted(slf.py(), error, operation.accepted()))
+    }
+
+    /// Waits until everything accepted so far was handed to the kernel.
+    ///
+    /// Args:
+    ///     timeout: seconds; None waits for ever.
+    ///
+    /// Raises:
+    ///     TimeoutError: not in time; nothing is taken back, by Ctrl-C neither.
+    ///     ClosedError: the connection has ended, or ends meanwhile.
+    #[pyo3(signature = (timeout = None))]
+    fn flush(slf: &Bound<'_, Self>, timeout: Option<f64>) -> PyResult<()> {
+        let operation = Operation::flush(slf.py(), link_of(slf))?;
+        wait_for(slf, operation, timeout).map(drop)
+    }
+
+    /// Closes, and waits until that is done: what was accepted for sending is delivered first, within
+    /// `close_timeout`; what has arrived and was not taken is discarded.
+    ///
+    /// Args:
+    ///     timeout: seconds to wait; None waits for the end, which `close_timeout` bounds.
+    ///
+    /// Raises:
+    ///     TimeoutError: not closed in time; closing goes on, after Ctrl-C too.
+    #[pyo3(signature = (timeout = None))]
+    fn close(slf: &Bound<'_, Self>, timeout: Option<f64>) -> PyResult<()> {
+        self::timeout(timeout)?;
+        slf.as_super().get()._close();
+        wait_for(slf, Operation::Closed(link_of(slf)), timeout).map(drop)
+    }
+
+    /// Waits until the link is up. Takes nothing.
+    ///
+    /// Args:
+    ///     timeout: seconds; None waits for ever.
+    ///
+    /// Returns:
+    ///     The current `Connected` at once if the link is up, else the next one, or `Closed`.
+    ///
+    /// Raises:
+    ///     TimeoutError: not in time. Ctrl-C interrupts within 100 ms.
+    #[pyo3(signature = (timeout = None))]
+    fn wait_connected(slf: &Bound<'_, Self>, timeout: Option<f64>) -> PyResult<Py<PyAny>> {
+        wait_for(slf, Operation::Connected(link_of(slf)), timeout)
+    }
+
+    /// Waits for the end. Takes nothing.
+    ///
+    /// Args:
+    ///     timeout: seconds; None waits for ever.
+    ///
+    /// Returns:
+    ///     The `Closed` value.
+    ///
+    /// Raises:
+    ///     TimeoutError: not in time. Ctrl-C interrupts within 100 ms.
+    #[pyo3(signature = (timeout = None))]
+    fn wait_closed(slf: &Bound<'_, Self>, timeout: Option<f64>) -> PyResult<Py<PyAny>> {
+        wait_for(slf, Operation::Closed(link_of(slf)), timeout)
+    }
+
+    fn _aio(slf: &Bound<'_, Self>) -> PyResult<Py<PyAny>> {
+        face(slf.py(), &slf.as_super().get().handle, Face::Task)
+    }
+}
+
+/// The faces' common base, for the functions below.
+trait HasLink {
+    fn link(&self) -> Arc<Link>;
+}
+
+impl HasLink for Bound<'_, TaskConnection> {
+    fn link(&self) -> Arc<Link> {
+        Arc::clone(self.as_super().get().link())
+    }
+}
+
+impl HasLink for Bound<'_, ThreadConnection> {
+    fn link(&self) -> Arc<Link> {
+        Arc::clone(self.as_super().get().link())
+    }
+}
+
+fn link_of(face: &impl HasLink) -> Arc<Link> {
+    face.link()
+}
+
+fn wait_for(
+    slf: &Bound<'_, ThreadConnection>,
+    mut operation: Operation,
+    limit: Option<f64>,
+) -> PyResult<Py<PyAny>> {
+    run(slf.py(), &mut operation, timeout(limit)?)
+}
+
+/// Runs an operation to its end in this thread.
+pub fn run(
+    py: Python<'_>,
+    operation: &mut Operation,
+    limit: Option<std::time::Duration>,
+) -> PyResult<Py<PyAny>> {
+    let operation = Mutex::new(operation);
+    let attempt = |py: Python<'_>| loop {
+        match operation.lock().poll(py, From::Thread)? {
+            Poll::Ready(value) => return Ok(Some(value)),
+            Poll::Pending => return Ok(None),
+            Poll::Yield => py.check_signals()?,
+        }
+    };
+    block_on(py, limit, attempt, |park, limit| {
+        operation.lock().wait(park, limit)
+    })
+}
+
+/// Copies with the interpreter given away. Only immutable bytes: nobody can change them meanwhile.
+fn send_large(
+    py: Python<'_>,
+    link: &Arc<Link>,
+    bytes: &Bound<'_, PyBytes>,
+) -> PyResult<Option<Py<PyAny>>> {
+    let payload = bytes.as_bytes();
+    let (sent, then) = py.detach(|| link.try_send(payload, From::Thread));
+    operation::sent(py, link, sent, then, From::Thread)
+}
+
+fn check_limit(limit: i64) -> PyResult<usize> {
+    let checked = usize::try_from(limit).ok().filter(|limit| *limit > 0);
+    checked.ok_or_else(|| PyValueError::new_err(format!("limit must be at least 1, not {limit}")))
+}

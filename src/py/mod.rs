@@ -1,0 +1,16 @@
+//! Translates: methods of a few lines over frozen classes. Holds the unsafe code that the C API needs,
+//! and attaches only in threads that Python started. What waits, iterates or manages contexts for
+//! asyncio is written in Python, in `netasync/aio.py`.
+#![allow(unsafe_code, reason = "the C API; each block says why it holds")]
+
+pub mod bridge;
+pub mod convert;
+pub mod events;
+pub mod handle;
+pub mod listening;
+pub mod operation;
+pub mod options;
+pub mod park;
+pub mod runtime;
+pub mod waiter;
+pub mod waiting;

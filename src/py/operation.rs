@@ -1,0 +1,372 @@
+//! Everything that a caller can wait for, once, in one form: try, and be told when to try again. Tasks
+//! wait in `waiting.rs`, threads in `park.rs`.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use pyo3::IntoPyObjectExt;
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyIterator, PyList};
+
+use super::bridge::Bridge;
+use super::convert::{Kept, Payload};
+use super::events;
+use super::handle::{Face, face};
+use crate::link::driver::LoopDriver;
+use crate::link::link::Link;
+use crate::link::listener::{Accepted, Listener};
+use crate::link::read::Park;
+use crate::link::runtime::Runtime;
+use crate::link::wake::{Bell, Waker};
+use crate::link::write::{From, Sent, Then};
+use crate::proto::events::{Closed, Event};
+use crate::proto::halves::Front;
+
+/// Messages that `send_many` hands over before it lets others have their turn.
+const BATCH: usize = 1024;
+
+/// The answer to one try.
+pub enum Poll {
+    Ready(Py<PyAny>),
+    /// Nothing yet: wait to be woken.
+    Pending,
+    /// More at once, but let others have their turn first.
+    Yield,
+}
+
+pub enum Operation {
+    Recv(Arc<Link>),
+    RecvMany(Arc<Link>, usize),
+    Send(Arc<Link>, Kept),
+    SendMany(SendMany),
+    Flush(Arc<Link>, u64),
+    Connected(Arc<Link>),
+    Closed(Arc<Link>),
+    Accept(Arc<Listener>, Face),
+    ListenerClosed(Arc<Listener>),
+    ShutDown(Arc<Runtime>),
+}
+
+/// The rest of a `send_many`.
+pub struct SendMany {
+    link: Arc<Link>,
+    source: Py<PyIterator>,
+    /// Taken from the source and not accepted yet.
+    next: Option<Kept>,
+    /// For how many `send` would have said True.
+    accepted: usize,
+}
+
+impl Operation {
+    pub fn send_many(link: Arc<Link>, source: &Bound<'_, PyAny>) -> PyResult<Self> {
+        let source = source.try_iter()?.unbind();
+        Ok(Self::SendMany(SendMany {
+            link,
+            source,
+            next: None,
+            accepted: 0,
+        }))
+    }
+
+    pub fn flush(py: Python<'_>, link: Arc<Link>) -> PyResult<Self> {
+        match link.flush_mark() {
+            Some(mark) => Ok(Self::Flush(link, mark)),
+            None => Err(events::closed_error(py)),
+        }
+    }
+
+    /// For how many messages of a `send_many` `send` would have said True so far.
+    pub fn accepted(&self) -> usize {
+        if let Self::SendMany(many) = self {
+            many.accepted
+        } else {
+            0
+        }
+    }
+
+    pub fn poll(&mut self, py: Python<'_>, from: From) -> PyResult<Poll> {
+        let ready = match self {
+            Self::Recv(link) => recv(py, link)?,
+            Self::RecvMany(link, limit) => recv_many(py, link, *limit)?,
+            Self::Send(link, payload) => send(py, link, payload.as_slice(py), from)?,
+            Self::SendMany(many) => return many.poll(py, from),
+            Self::Flush(link, mark) => match link.is_flushed(*mark) {
+                Some(is_flushed) => is_flushed.then(|| py.None()),
+                None => return Err(events::closed_error(py)),
+            },
+            Self::Connected(link) => connected(py, link)?,
+            Self::Closed(link) => end(py, link.status().closed.as_ref())?,
+            Self::Accept(listener, kind) => accept(py, listener, *kind)?,
+            Self::ListenerClosed(listener) => end(py, listener.end().as_ref())?,
+            Self::ShutDown(runtime) => runtime.is_done().then(|| py.None()),
+        };
+        Ok(ready.map_or(Poll::Pending, Poll::Ready))
+    }
+
+    /// A task is about to wait. False when another try would not be in vain.
+    pub fn arm(&self, py: Python<'_>, bridge: &Arc<Bridge>, waker: &Waker) -> PyResult<bool> {
+        bridge.prepare(py)?;
+        Ok(match self {
+            Self::Recv(link) | Self::RecvMany(link, _) => {
+                let then = link.end_turn();
+                bridge.after(py, link, then)?;
+                let driver: Arc<dyn LoopDriver> = Arc::clone(bridge) as _;
+                link.wait_on_loop(&driver, waker)
+            }
+            Self::Send(link, _) | Self::SendMany(SendMany { link, .. }) => {
+                let is_waiting = link.wait_room(waker);
+                link.watch_for_room(Some(Arc::clone(bridge) as _));
+                is_waiting
+            }
+            Self::Flush(link, mark) => {
+                let is_waiting = link.wait_flushed(*mark, waker);
+                link.watch_for_room(Some(Arc::clone(bridge) as _));
+                is_waiting
+            }
+            Self::Accept(listener, _) => listener.wait(waker),
+            Self::Connected(_) | Self::Closed(_) | Self::ListenerClosed(_) | Self::ShutDown(_) => {
+                self.ring_for(waker)
+            }
+        })
+    }
+
+    /// A waiter leaves; one that was woken already passes the wake on.
+    pub fn disarm(&self, waker: &Waker) {
+        match self {
+            Self::Recv(link) | Self::RecvMany(link, _) => link.leave(waker),
+            Self::Send(link, _) | Self::SendMany(SendMany { link, .. }) | Self::Flush(link, _) => {
+                link.leave_room(waker)
+            }
+            Self::Accept(listener, _) => listener.leave(waker),
+            Self::Connected(_) | Self::Closed(_) | Self::ListenerClosed(_) | Self::ShutDown(_) => {
+                if let Some(bell) = self.bell() {
+                    bell.remove(waker);
+                }
+            }
+        }
+    }
+
+    /// A thread waits, detached, until another try may not be in vain.
+    pub fn wait(&self, park: &Arc<Park>, limit: Option<Duration>) {
+        let waker: Waker = Arc::clone(park) as Waker;
+        match self {
+            Self::Recv(link) | Self::RecvMany(link, _) => return link.wait_in_thread(park, limit),
+            Self::Send(link, _) | Self::SendMany(SendMany { link, .. }) => {
+                if !link.wait_room(&waker) {
+                    return;
+                }
+                link.wait_in_thread_to_write(park, limit);
+            }
+            Self::Flush(link, mark) => {
+                if !link.wait_flushed(*mark, &waker) {
+                    return;
+                }
+                link.wait_in_thread_to_write(park, limit);
+            }
+            Self::Accept(listener, _) => {
+                if !listener.wait(&waker) {
+                    return;
+                }
+                park.wait(limit);
+            }
+            Self::Connected(_) | Self::Closed(_) | Self::ListenerClosed(_) | Self::ShutDown(_) => {
+                if !self.ring_for(&waker) {
+                    return;
+                }
+                park.wait(limit);
+            }
+        }
+        self.disarm(&waker);
+    }
+
+    /// Notes `waker` at the bell; false when what it waits for is so already.
+    fn ring_for(&self, waker: &Waker) -> bool {
+        if let Some(bell) = self.bell() {
+            bell.add(Arc::clone(waker));
+        }
+        let is_so = match self {
+            Self::Connected(link) => {
+                let status = link.status();
+                status.connected.is_some() || status.closed.is_some()
+            }
+            Self::Closed(link) => link.status().closed.is_some(),
+            Self::ListenerClosed(listener) => listener.end().is_some(),
+            Self::ShutDown(runtime) => runtime.is_done(),
+            _ => true,
+        };
+        if is_so {
+            self.disarm(waker);
+        }
+        !is_so
+    }
+
+    fn bell(&self) -> Option<&Bell> {
+        match self {
+            Self::Connected(link) | Self::Closed(link) => Some(&link.changed),
+            Self::ListenerClosed(listener) => Some(&listener.closed),
+            Self::ShutDown(runtime) => Some(&runtime.done),
+            _ => None,
+        }
+    }
+}
+
+impl SendMany {
+    fn poll(&mut self, py: Python<'_>, from: From) -> PyResult<Poll> {
+        let outcome = self.send_batch(py);
+        self.link.flush_corked();
+        see_to(py, &self.link, Then::Watch, from)?;
+        outcome
+    }
+
+    fn send_batch(&mut self, py: Python<'_>) -> PyResult<Poll> {
+        for _ in 0..BATCH {
+            let kept = match self.next.take() {
+                Some(kept) => kept,
+                None => match self.source.bind(py).clone().next() {
+                    None => return Ok(Poll::Ready(self.accepted.into_py_any(py)?)),
+                    Some(data) => Payload::new(&data?, &self.link)?.keep(),
+                },
+            };
+            match self.link.try_send(kept.as_slice(py), From::Batch).0 {
+                Sent::Accepted => self.accepted += 1,
+                Sent::Refused => {}
+                Sent::Ended => return Err(events::closed_error(py)),
+                Sent::Full => {
+                    self.next = Some(kept);
+                    return Ok(Poll::Pending);
+                }
+            }
+        }
+        Ok(Poll::Yield)
+    }
+}
+
+/// An item while the lock is held, when nothing may run that Python could interrupt: building a value
+/// can collect garbage, and a collected handle takes the lock.
+enum Taken {
+    Message(Py<PyBytes>),
+    Event(Event),
+}
+
+impl Taken {
+    fn new(py: Python<'_>, front: Front<'_>) -> Self {
+        match front {
+            Front::Message(message) => Self::Message(PyBytes::new(py, message).unbind()),
+            Front::Event(event) => Self::Event(event.clone()),
+        }
+    }
+
+    fn into_item(self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        match self {
+            Self::Message(bytes) => Ok(bytes.into_any()),
+            Self::Event(event) => events::event(py, &event),
+        }
+    }
+}
+
+/// One item, if one is there.
+pub fn recv(py: Python<'_>, link: &Link) -> PyResult<Option<Py<PyAny>>> {
+    let mut taken = None;
+    let Ok(_) = link.take(1, |front| {
+        taken = Some(Taken::new(py, front));
+        Ok::<_, Infallible>(())
+    });
+    taken.map(|taken| taken.into_item(py)).transpose()
+}
+
+/// A list of what is there, up to `limit`; None when nothing is.
+pub fn recv_many(py: Python<'_>, link: &Link, limit: usize) -> PyResult<Option<Py<PyAny>>> {
+    let mut taken = Vec::new();
+    let Ok(_) = link.take(limit, |front| {
+        taken.push(Taken::new(py, front));
+        Ok::<_, Infallible>(())
+    });
+    if taken.is_empty() {
+        return Ok(None);
+    }
+    let items: PyResult<Vec<_>> = taken.into_iter().map(|taken| taken.into_item(py)).collect();
+    Ok(Some(PyList::new(py, items?)?.into_any().unbind()))
+}
+
+/// True or False once the message was accepted or refused; None while the buffer is full.
+pub fn send(
+    py: Python<'_>,
+    link: &Arc<Link>,
+    payload: &[u8],
+    from: From,
+) -> PyResult<Option<Py<PyAny>>> {
+    let (sent, then) = link.try_send(payload, from);
+    self::sent(py, link, sent, then, from)
+}
+
+/// Sees to the rest of a `try_send`, and says what the caller is told.
+pub fn sent(
+    py: Python<'_>,
+    link: &Arc<Link>,
+    sent: Sent,
+    then: Then,
+    from: From,
+) -> PyResult<Option<Py<PyAny>>> {
+    see_to(py, link, then, from)?;
+    match sent {
+        Sent::Accepted => Ok(Some(true.into_py_any(py)?)),
+        Sent::Refused => Ok(Some(false.into_py_any(py)?)),
+        Sent::Full => Ok(None),
+        Sent::Ended => Err(events::closed_error(py)),
+    }
+}
+
+/// Sees to what a write left to do, where the call came from.
+fn see_to(py: Python<'_>, link: &Arc<Link>, then: Then, from: From) -> PyResult<()> {
+    if then == Then::Nothing {
+        return Ok(());
+    }
+    let bridge = if from == From::Loop {
+        Bridge::running(py)?
+    } else {
+        None
+    };
+    if let Some(bridge) = bridge {
+        return bridge.after(py, link, then);
+    }
+    link.flush_corked();
+    link.watch_for_room(None);
+    Ok(())
+}
+
+pub fn accept(py: Python<'_>, listener: &Listener, kind: Face) -> PyResult<Option<Py<PyAny>>> {
+    match listener.try_accept() {
+        Accepted::Connection(handle) => face(py, &handle, kind).map(Some),
+        Accepted::Nothing => Ok(None),
+        Accepted::Closed(reason) => {
+            let closed = Closed {
+                reason,
+                detail: String::new(),
+                undelivered: 0,
+            };
+            events::closed(py, &closed).map(Some)
+        }
+    }
+}
+
+fn connected(py: Python<'_>, link: &Link) -> PyResult<Option<Py<PyAny>>> {
+    let status = link.status();
+    match (status.connected, status.closed) {
+        (_, Some(closed)) => events::closed(py, &closed).map(Some),
+        (Some(connected), None) => events::event(py, &Event::Connected(connected)).map(Some),
+        (None, None) => Ok(None),
+    }
+}
+
+fn end(py: Python<'_>, closed: Option<&Closed>) -> PyResult<Option<Py<PyAny>>> {
+    closed.map(|closed| events::closed(py, closed)).transpose()
+}
+
+/// Names `accepted` on an exception that ends a `send_many` early.
+pub fn with_accepted(py: Python<'_>, error: PyErr, accepted: usize) -> PyErr {
+    // An exception class without a place for it keeps its meaning all the same.
+    let _ = error.value(py).setattr(intern!(py, "accepted"), accepted);
+    error
+}

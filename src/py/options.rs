@@ -1,0 +1,470 @@
+//! `connect` and `listen` with their options, and the policies that are values.
+
+use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::{PyBool, PyDict, PyFloat, PyInt, PyString, PyTuple};
+
+use super::events::shut_down_error;
+use super::handle::{Face, face};
+use super::listening::{self, Core as ListenerCore};
+use super::runtime::runtime_of;
+use crate::link::link::Handle;
+use crate::link::listener::Listener;
+use crate::link::net;
+use crate::link::supervisor::Route;
+use crate::link::target::{self, Target};
+use crate::proto::events::Reason;
+use crate::proto::options::{self as knobs, Jitter, Policy, Retry, Settings};
+
+/// How many messages may wait, and what happens to one that finds no room.
+///
+/// `max_bytes` counts 64 bytes for each message beside its length; without it, it is 4 MiB. A buffer
+/// accepts while what it holds is below both limits, so one oversized message passes alone.
+#[pyclass(frozen, eq, hash, module = "netasync", name = "Buffer", from_py_object)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Buffer {
+    pub buffer: knobs::Buffer,
+}
+
+impl Buffer {
+    fn of(policy: Policy, count: i64, max_bytes: Option<i64>) -> PyResult<Self> {
+        let max_bytes = max_bytes.unwrap_or(knobs::BUFFER_BYTES as i64);
+        Ok(Self {
+            buffer: knobs::Buffer::new(policy, count, max_bytes)?,
+        })
+    }
+
+    fn policy(&self) -> &'static str {
+        match self.buffer.policy {
+            Policy::Fixed => "fixed",
+            Policy::Dropping => "dropping",
+            Policy::Sliding => "sliding",
+        }
+    }
+}
+
+#[pymethods]
+impl Buffer {
+    /// Senders wait while it is full.
+    ///
+    /// Raises:
+    ///     ValueError: a limit is below 1.
+    #[staticmethod]
+    #[pyo3(signature = (count, max_bytes = None))]
+    fn fixed(count: i64, max_bytes: Option<i64>) -> PyResult<Self> {
+        Self::of(Policy::Fixed, count, max_bytes)
+    }
+
+    /// The newest message is refused while it is full, and counted.
+    ///
+    /// Raises:
+    ///     ValueError: a limit is below 1.
+    #[staticmethod]
+    #[pyo3(signature = (count, max_bytes = None))]
+    fn dropping(count: i64, max_bytes: Option<i64>) -> PyResult<Self> {
+        Self::of(Policy::Dropping, count, max_bytes)
+    }
+
+    /// The oldest messages are discarded to make room, and counted.
+    ///
+    /// Raises:
+    ///     ValueError: a limit is below 1.
+    #[staticmethod]
+    #[pyo3(signature = (count, max_bytes = None))]
+    fn sliding(count: i64, max_bytes: Option<i64>) -> PyResult<Self> {
+        Self::of(Policy::Sliding, count, max_bytes)
+    }
+
+    /// Messages.
+    #[getter]
+    fn count(&self) -> usize {
+        self.buffer.count
+    }
+
+    /// Bytes, 64 for each message included.
+    #[getter]
+    fn max_bytes(&self) -> u64 {
+        self.buffer.max_bytes
+    }
+
+    fn __repr__(&self) -> String {
+        format!(
+            "Buffer.{}({}, max_bytes={})",
+            self.policy(),
+            self.buffer.count,
+            self.buffer.max_bytes
+        )
+    }
+
+    fn __reduce__(slf: &Bound<'_, Self>) -> PyResult<(Py<PyAny>, (usize, u64))> {
+        let this = slf.get();
+        let maker = slf.get_type().getattr(this.policy())?.unbind();
+        Ok((maker, (this.buffer.count, this.buffer.max_bytes)))
+    }
+}
+
+/// How long a dialler waits before it tries again: `initial` seconds, then `factor` times more each
+/// time, up to `maximum`. With `jitter="full"` each wait is drawn from 0 to that, with `"none"` it is
+/// that. It starts afresh once a link was up for its longest wait, or brought a message.
+#[pyclass(frozen, module = "netasync", name = "Backoff")]
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Backoff {
+    initial: f64,
+    factor: f64,
+    maximum: f64,
+    retry: Retry,
+}
+
+#[pymethods]
+impl Backoff {
+    #[new]
+    #[pyo3(signature = (initial = knobs::BACKOFF_INITIAL, factor = knobs::BACKOFF_FACTOR, maximum = knobs::BACKOFF_MAXIMUM, jitter = "full"))]
+    fn new(initial: f64, factor: f64, maximum: f64, jitter: &str) -> PyResult<Self> {
+        let jitter = match jitter {
+            "full" => Jitter::Full,
+            "none" => Jitter::None,
+            _ => {
+                return Err(PyValueError::new_err(format!(
+                    "jitter must be 'full' or 'none', not {jitter:?}"
+                )));
+            }
+        };
+        Ok(Self {
+            initial,
+            factor,
+            maximum,
+            retry: Retry::new(initial, factor, maximum, jitter)?,
+        })
+    }
+
+    /// Seconds.
+    #[getter]
+    fn initial(&self) -> f64 {
+        self.initial
+    }
+
+    #[getter]
+    fn factor(&self) -> f64 {
+        self.factor
+    }
+
+    /// Seconds.
+    #[getter]
+    fn maximum(&self) -> f64 {
+        self.maximum
+    }
+
+    #[getter]
+    fn jitter(&self) -> &'static str {
+        match self.retry.jitter {
+            Jitter::Full => "full",
+            Jitter::None => "none",
+        }
+    }
+
+    fn __eq__(&self, other: &Bound<'_, PyAny>) -> bool {
+        other.cast::<Self>().is_ok_and(|other| other.get() == self)
+    }
+
+    fn __hash__(&self) -> u64 {
+        self.initial.to_bits()
+            ^ self.factor.to_bits().rotate_left(21)
+            ^ self.maximum.to_bits().rotate_left(42)
+    }
+
+    fn __repr__(&self) -> String {
+        let Self {
+            initial,
+            factor,
+            maximum,
+            ..
+        } = self;
+        format!(
+            "Backoff(initial={initial}, factor={factor}, maximum={maximum}, jitter='{}')",
+            self.jitter()
+        )
+    }
+
+    fn __reduce__(slf: &Bound<'_, Self>) -> (Py<PyAny>, (f64, f64, f64, &'static str)) {
+        let this = slf.get();
+        let maker = slf.get_type().into_any().unbind();
+        (
+            maker,
+            (this.initial, this.factor, this.maximum, this.jitter()),
+        )
+    }
+}
+
+/// Dials; the face for tasks. `options` are the keyword arguments of `netasync.connect`, all of them.
+#[pyfunction]
+pub fn connect(
+    py: Python<'_>,
+    target: &Bound<'_, PyAny>,
+    options: &Bound<'_, PyDict>,
+) -> PyResult<Py<PyAny>> {
+    let target = dial_target(target)?;
+    let local = optional(options, "local_address")?
+        .map(|local| Ok::<_, PyErr>(target::local_address(&text(&local, "local_address")?)?))
+        .transpose()?;
+    let mut settings = settings(options)?;
+    settings.reconnect = reconnect(&required(options, "reconnect")?)?;
+    let checked = settings.check()?;
+    let runtime = runtime_of(optional(options, "runtime")?.as_ref())?;
+    let route = Route { target, local };
+    let link = py
+        .detach(|| runtime.dial(route, checked))
+        .map_err(|_| shut_down_error(py))?;
+    face(py, &Handle::new(link), Face::Task)
+}
+
+/// Binds and listens; the face for tasks. `options` are the keyword arguments of `netasync.listen`.
+#[pyfunction]
+pub fn listen(
+    py: Python<'_>,
+    target: &Bound<'_, PyAny>,
+    options: &Bound<'_, PyDict>,
+) -> PyResult<Py<PyAny>> {
+    let address = listen_target(target)?;
+    let capacity = accept_buffer(&required(options, "accept_buffer")?)?;
+    let checked = settings(options)?.check()?;
+    let runtime = runtime_of(optional(options, "runtime")?.as_ref())?;
+    if runtime.is_shut_down() {
+        return Err(shut_down_error(py));
+    }
+    let socket = net::bind(address).map_err(|error| bind_error(&error, &address.to_string()))?;
+    let listener = Listener::new(socket.local_addr()?, checked, capacity);
+    py.detach(|| runtime.listen(socket, &listener))
+        .map_err(|_| shut_down_error(py))?;
+    listening::face(py, ListenerCore::new(listener), Face::Task)
+}
+
+/// The defaults, for the test that compares them with Python's signatures.
+#[pyfunction]
+pub fn defaults<'py>(py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+    let table = PyDict::new(py);
+    table.set_item("heartbeat_interval", knobs::HEARTBEAT_INTERVAL)?;
+    table.set_item("heartbeat_timeout", py.None())?;
+    table.set_item("open_timeout", knobs::OPEN_TIMEOUT)?;
+    table.set_item("close_timeout", knobs::CLOSE_TIMEOUT)?;
+    table.set_item("max_size", knobs::MAX_SIZE)?;
+    let buffer = Buffer::of(Policy::Fixed, knobs::BUFFER_COUNT as i64, None)?;
+    table.set_item("read_buffer", buffer)?;
+    table.set_item("write_buffer", buffer)?;
+    table.set_item("protocol", knobs::PROTOCOL)?;
+    table.set_item("name", py.None())?;
+    table.set_item("runtime", py.None())?;
+    table.set_item("nodelay", knobs::NODELAY)?;
+    table.set_item("cork", knobs::CORK)?;
+    let backoff = Backoff::new(
+        knobs::BACKOFF_INITIAL,
+        knobs::BACKOFF_FACTOR,
+        knobs::BACKOFF_MAXIMUM,
+        "full",
+    )?;
+    table.set_item("reconnect", backoff)?;
+    table.set_item("local_address", py.None())?;
+    table.set_item("accept_buffer", knobs::ACCEPT_BUFFER)?;
+    table.set_item("shutdown_timeout", knobs::SHUTDOWN_TIMEOUT)?;
+    Ok(table)
+}
+
+/// The names of the reasons that the core can give.
+#[pyfunction]
+pub fn reasons() -> Vec<&'static str> {
+    Reason::ALL.iter().map(|reason| reason.name()).collect()
+}
+
+fn settings(options: &Bound<'_, PyDict>) -> PyResult<Settings> {
+    let protocol = text(&required(options, "protocol")?, "protocol")?;
+    if protocol != knobs::PROTOCOL {
+        let text = format!("protocol must be {:?}, not {protocol:?}", knobs::PROTOCOL);
+        return Err(PyValueError::new_err(text));
+    }
+    Ok(Settings {
+        heartbeat_interval: number(
+            &required(options, "heartbeat_interval")?,
+            "heartbeat_interval",
+        )?,
+        heartbeat_timeout: optional(options, "heartbeat_timeout")?
+            .map(|value| number(&value, "heartbeat_timeout"))
+            .transpose()?,
+        open_timeout: number(&required(options, "open_timeout")?, "open_timeout")?,
+        close_timeout: number(&required(options, "close_timeout")?, "close_timeout")?,
+        max_size: integer(&required(options, "max_size")?, "max_size")?,
+        read_buffer: buffer(&required(options, "read_buffer")?, "read_buffer")?,
+        write_buffer: buffer(&required(options, "write_buffer")?, "write_buffer")?,
+        nodelay: truth(&required(options, "nodelay")?, "nodelay")?,
+        cork: truth(&required(options, "cork")?, "cork")?,
+        reconnect: None,
+        name: optional(options, "name")?
+            .map(|value| text(&value, "name"))
+            .transpose()?,
+    })
+}
+
+fn dial_target(target: &Bound<'_, PyAny>) -> PyResult<Target> {
+    if let Ok(text) = target.cast::<PyString>() {
+        return Ok(Target::parse(&text.to_cow()?)?);
+    }
+    let (host, port) = host_and_port(target, "a target must be 'host:port' or (host, port)")?;
+    Ok(Target::new(&host, port)?)
+}
+
+fn listen_target(target: &Bound<'_, PyAny>) -> PyResult<std::net::SocketAddr> {
+    if let Ok(text) = target.cast::<PyString>() {
+        return Ok(target::listen_address(&text.to_cow()?)?);
+    }
+    if is_integer(target) {
+        return Ok(target::listen_address_of("", integer(target, "port")?)?);
+    }
+    let (host, port) = host_and_port(
+        target,
+        "a target must be a port, 'host:port' or (host, port)",
+    )?;
+    Ok(target::listen_address_of(&host, port)?)
+}
+
+fn host_and_port(target: &Bound<'_, PyAny>, rule: &str) -> PyResult<(String, i64)> {
+    let wrong = || PyTypeError::new_err(format!("{rule}, not {}", kind(target)));
+    let pair = target.cast::<PyTuple>().map_err(|_| wrong())?;
+    if pair.len() != 2 {
+        return Err(PyValueError::new_err(format!(
+            "{rule}, not a tuple of {}",
+            pair.len()
+        )));
+    }
+    let host = pair
+        .get_item(0)?
+        .cast_into::<PyString>()
+        .map_err(|_| wrong())?;
+    let port = pair.get_item(1)?;
+    if !is_integer(&port) {
+        return Err(wrong());
+    }
+    Ok((host.to_cow()?.into_owned(), integer(&port, "port")?))
+}
+
+fn accept_buffer(value: &Bound<'_, PyAny>) -> PyResult<usize> {
+    let buffer = buffer(value, "accept_buffer")?;
+    if buffer.is_lossy() {
+        return Err(PyValueError::new_err(
+            "accept_buffer must be a number or Buffer.fixed(…)",
+        ));
+    }
+    Ok(buffer.count)
+}
+
+fn buffer(value: &Bound<'_, PyAny>, name: &str) -> PyResult<knobs::Buffer> {
+    if let Ok(buffer) = value.cast::<Buffer>() {
+        return Ok(buffer.get().buffer);
+    }
+    if !is_integer(value) {
+        return Err(PyTypeError::new_err(format!(
+            "{name} must be a number or a Buffer, not {}",
+            kind(value)
+        )));
+    }
+    let count = integer(value, name)?;
+    if count < 1 {
+        return Err(PyValueError::new_err(format!(
+            "{name} must be at least 1, not {count}"
+        )));
+    }
+    Ok(Buffer::of(Policy::Fixed, count, None)?.buffer)
+}
+
+fn reconnect(value: &Bound<'_, PyAny>) -> PyResult<Option<Retry>> {
+    if value.is_none() {
+        return Ok(None);
+    }
+    if let Ok(backoff) = value.cast::<Backoff>() {
+        return Ok(Some(backoff.get().retry));
+    }
+    if !is_number(value) {
+        let text = format!(
+            "reconnect must be a Backoff, a number of seconds or None, not {}",
+            kind(value)
+        );
+        return Err(PyTypeError::new_err(text));
+    }
+    Ok(Some(Retry::fixed(value.extract()?)?))
+}
+
+fn required<'py>(options: &Bound<'py, PyDict>, name: &str) -> PyResult<Bound<'py, PyAny>> {
+    options
+        .get_item(name)?
+        .ok_or_else(|| PyTypeError::new_err(format!("{name} is missing")))
+}
+
+fn optional<'py>(options: &Bound<'py, PyDict>, name: &str) -> PyResult<Option<Bound<'py, PyAny>>> {
+    Ok(options.get_item(name)?.filter(|value| !value.is_none()))
+}
+
+fn text(value: &Bound<'_, PyAny>, name: &str) -> PyResult<String> {
+    let text = value.cast::<PyString>();
+    let text = text
+        .map_err(|_| PyTypeError::new_err(format!("{name} must be a str, not {}", kind(value))))?;
+    Ok(text.to_cow()?.into_owned())
+}
+
+fn number(value: &Bound<'_, PyAny>, name: &str) -> PyResult<f64> {
+    if is_number(value) {
+        return value.extract();
+    }
+    Err(PyTypeError::new_err(format!(
+        "{name} must be a number of seconds, not {}",
+        kind(value)
+    )))
+}
+
+fn integer(value: &Bound<'_, PyAny>, name: &str) -> PyResult<i64> {
+    if !is_integer(value) {
+        return Err(PyTypeError::new_err(format!(
+            "{name} must be an integer, not {}",
+            kind(value)
+        )));
+    }
+    value
+        .extract()
+        .map_err(|_| PyValueError::new_err(format!("{name} is out of range: {value}")))
+}
+
+fn truth(value: &Bound<'_, PyAny>, name: &str) -> PyResult<bool> {
+    let truth = value.cast::<PyBool>();
+    Ok(truth
+        .map_err(|_| {
+            PyTypeError::new_err(format!("{name} must be True or False, not {}", kind(value)))
+        })?
+        .is_true())
+}
+
+fn is_integer(value: &Bound<'_, PyAny>) -> bool {
+    value.is_instance_of::<PyInt>() && !value.is_instance_of::<PyBool>()
+}
+
+fn is_number(value: &Bound<'_, PyAny>) -> bool {
+    is_integer(value) || value.is_instance_of::<PyFloat>()
+}
+
+fn kind(value: &Bound<'_, PyAny>) -> String {
+    value
+        .get_type()
+        .name()
+        .map_or_else(|_| String::from("that"), |name| name.to_string())
+}
+
+/// Names the address, and keeps `errno` and the fitting subclass of `OSError`.
+fn bind_error(error: &std::io::Error, address: &str) -> PyErr {
+    match error.raw_os_error() {
+        Some(number) => {
+            let text = std::io::Error::from_raw_os_error(number).to_string();
+            let text = text
+                .split(" (os error")
+                .next()
+                .unwrap_or_default()
+                .to_owned();
+            pyo3::exceptions::PyOSError::new_err((number, format!("{text}: {address}")))
+        }
+        None => pyo3::exceptions::PyOSError::new_err(format!("{error}: {address}")),
+    }
+}

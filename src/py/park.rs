@@ -1,0 +1,86 @@
+//! How a thread waits: in the kernel, detached, in slices that let Ctrl-C through.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::sync::{Arc, LazyLock, Weak};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use pyo3::exceptions::PyTimeoutError;
+use pyo3::prelude::*;
+
+use crate::link::clock;
+use crate::link::net::is_main_thread;
+use crate::link::read::Park;
+
+/// The longest that the main thread waits without looking at its signals: one that comes between the
+/// check and the wait brings no `EINTR`.
+const SLICE: Duration = Duration::from_millis(50);
+
+/// The places where threads wait, each with a descriptor. Kept here and not by their threads, so that
+/// the end of a runtime can give them back.
+static PARKS: LazyLock<Mutex<HashMap<usize, Arc<Park>>>> = LazyLock::new(Mutex::default);
+
+/// This thread's place; its own end gives it back.
+#[derive(Default)]
+struct Place(Weak<Park>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        PARKS.lock().remove(&(self.0.as_ptr() as usize));
+    }
+}
+
+thread_local! {
+    static PLACE: RefCell<Place> = RefCell::default();
+}
+
+fn park() -> PyResult<Arc<Park>> {
+    PLACE.with_borrow_mut(|place| {
+        if let Some(park) = place.0.upgrade() {
+            return Ok(park);
+        }
+        let park = Arc::new(Park::new()?);
+        PARKS
+            .lock()
+            .insert(Arc::as_ptr(&park) as usize, Arc::clone(&park));
+        *place = Place(Arc::downgrade(&park));
+        Ok(park)
+    })
+}
+
+/// Gives back the descriptors of threads that are not waiting now.
+pub fn release_idle() {
+    PARKS.lock().retain(|_, park| Arc::strong_count(park) > 1);
+}
+
+/// Tries until there is a value, waiting in between; each wait may end too early.
+///
+/// # Errors
+/// `TimeoutError` when `limit` is over first, whatever a signal handler raises, and what `attempt` raises.
+pub fn block_on<T>(
+    py: Python<'_>,
+    limit: Option<Duration>,
+    mut attempt: impl FnMut(Python<'_>) -> PyResult<Option<T>>,
+    wait: impl Fn(&Arc<Park>, Option<Duration>) + Sync,
+) -> PyResult<T> {
+    if let Some(value) = attempt(py)? {
+        return Ok(value);
+    }
+    let park = park()?;
+    let until = limit.map(|limit| clock::now().saturating_add(limit));
+    let slice = is_main_thread().then_some(SLICE);
+    loop {
+        let left = until.map(|until| until.saturating_sub(clock::now()));
+        if left == Some(Duration::ZERO) {
+            let limit = limit.unwrap_or_default().as_secs_f64();
+            return Err(PyTimeoutError::new_err(format!("nothing within {limit} s")));
+        }
+        let next = [left, slice].into_iter().flatten().min();
+        py.detach(|| wait(&park, next));
+        py.check_signals()?;
+        if let Some(value) = attempt(py)? {
+            return Ok(value);
+        }
+    }
+}
