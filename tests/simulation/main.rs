@@ -1,0 +1,54 @@
+//! Two ends of one connection on virtual time and a faulty network: what ships, run through hundreds of
+//! lives that no machine could arrange. `NETASYNC_SEEDS=n` runs n of them, `NETASYNC_SEED=s` that one.
+#![allow(clippy::unwrap_used)]
+
+mod application;
+mod end;
+mod grammar;
+mod network;
+mod plan;
+mod random;
+mod world;
+
+use std::ops::Range;
+
+const SEEDS: u64 = 600;
+
+#[test]
+fn every_seed_keeps_every_promise() {
+    if let Some(seed) = number("NETASYNC_SEED") {
+        return run(seed..seed + 1);
+    }
+    let seeds = number("NETASYNC_SEEDS").unwrap_or(SEEDS);
+    let threads = std::thread::available_parallelism().map_or(1, |count| count.get() as u64);
+    std::thread::scope(|scope| {
+        for part in 0..threads {
+            scope.spawn(move || run(seeds * part / threads..seeds * (part + 1) / threads));
+        }
+    });
+}
+
+fn run(seeds: Range<u64>) {
+    for seed in seeds {
+        let told = Told(seed);
+        plan::run(seed);
+        std::mem::forget(told);
+    }
+}
+
+/// Says which seed failed.
+struct Told(u64);
+
+impl Drop for Told {
+    fn drop(&mut self) {
+        let seed = self.0;
+        eprintln!(
+            "NETASYNC_SEED={seed} cargo test --no-default-features --test simulation every_seed"
+        );
+    }
+}
+
+fn number(variable: &str) -> Option<u64> {
+    let text = std::env::var(variable).ok()?;
+    Some(text.parse().expect("a number of seeds, or a seed"))
+}

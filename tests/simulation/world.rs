@@ -1,0 +1,482 @@
+//! A dialler, a server that comes and goes, the network between them, and the clock that only they move.
+
+use std::time::Duration;
+
+use netasync::proto::Moment;
+use netasync::proto::classic::Fault;
+use netasync::proto::endpoint::{Input, Phase, Role, State};
+use netasync::proto::events::Reason;
+use netasync::proto::options::Options;
+
+use crate::application::{Application, Reading, Writing};
+use crate::end::End;
+use crate::grammar::{self, Seen};
+use crate::network::{Network, Shape, Side};
+use crate::random::Random;
+
+/// What a run does to its ends, and when.
+#[derive(Debug, Clone, Copy)]
+pub enum Act {
+    Hole {
+        directions: [bool; 2],
+    },
+    Heal,
+    Reset,
+    ServerUp,
+    /// The server's process ends and its kernel says so.
+    ServerKilled,
+    /// The server's host loses its power.
+    ServerVanished,
+    /// A process stands still until then; 0 is the dialler's.
+    Freeze {
+        side: Side,
+        until: Moment,
+    },
+    Close(Side),
+    Abort(Side),
+    Read(Side, Reading),
+    Write(Side, Writing),
+}
+
+#[derive(Debug, Clone)]
+pub struct Setup {
+    pub shape: Shape,
+    pub options: [Options; 2],
+    pub reading: [Reading; 2],
+    pub writing: [Writing; 2],
+    pub echoes: bool,
+    pub is_server_up: bool,
+}
+
+pub struct World {
+    pub now: Moment,
+    pub network: Network,
+    pub dialler: End,
+    /// Every accepting end that ever was, in order.
+    pub accepted: Vec<End>,
+    setup: Setup,
+    is_server_up: bool,
+    frozen_until: [Moment; 2],
+    /// How long each process has stood still, all together.
+    frozen: [Duration; 2],
+    /// Connections that the server's kernel has made and its process has not seen.
+    backlog: Vec<usize>,
+    script: Vec<(Moment, Act)>,
+    /// Until when silence towards a side may be the network's, or a host's, doing.
+    impaired_until: [Moment; 2],
+    is_hole: [bool; 2],
+    is_server_dead: bool,
+    random: Random,
+}
+
+impl World {
+    pub fn new(setup: Setup, mut random: Random) -> Self {
+        let now = Moment::ZERO;
+        let application = Application::new(setup.reading[0], setup.writing[0], false);
+        let options = &setup.options[0];
+        let dialler = End::new(Role::Dialler, 0, options, application, random.split(), now);
+        let mut world = Self {
+            now,
+            network: Network::new(setup.shape, random.split()),
+            dialler,
+            accepted: Vec::new(),
+            is_server_up: setup.is_server_up,
+            setup,
+            frozen_until: [now; 2],
+            frozen: [Duration::ZERO; 2],
+            backlog: Vec::new(),
+            script: Vec::new(),
+            impaired_until: [now; 2],
+            is_hole: [false; 2],
+            is_server_dead: false,
+            random,
+        };
+        let peer = String::new();
+        world
+            .dialler
+            .step(Input::Started { peer }, &mut world.network, now);
+        world
+    }
+
+    pub fn at(&mut self, milliseconds: u64, act: Act) -> &mut Self {
+        self.script.push((Duration::from_millis(milliseconds), act));
+        self.script.sort_by_key(|(at, _)| *at);
+        self
+    }
+
+    /// The accepting end of the newest connection.
+    pub fn server(&self) -> &End {
+        self.accepted
+            .last()
+            .expect("a connection has been accepted")
+    }
+
+    pub fn run_until(&mut self, milliseconds: u64) {
+        let end = Duration::from_millis(milliseconds);
+        loop {
+            self.settle();
+            self.check();
+            let next = self.next().unwrap_or(end).min(end);
+            assert!(
+                next > self.now || self.now >= end,
+                "no deadline lies in the past: {:?}",
+                self.ends_in_brief()
+            );
+            if self.now >= end {
+                return;
+            }
+            self.now = next;
+        }
+    }
+
+    /// Runs until `done`, at most until then; returns when.
+    pub fn run_while(&mut self, milliseconds: u64, mut is_on: impl FnMut(&Self) -> bool) -> Moment {
+        let end = Duration::from_millis(milliseconds);
+        loop {
+            self.settle();
+            self.check();
+            if !is_on(self) {
+                return self.now;
+            }
+            let next = self.next().unwrap_or(end);
+            assert!(
+                next < end,
+                "it did not come to that: {:?}",
+                self.ends_in_brief()
+            );
+            self.now = next;
+        }
+    }
+
+    pub fn ends_in_brief(&self) -> Vec<(Role, Phase, Option<Moment>)> {
+        self.ends()
+            .filter(|end| !end.is_gone)
+            .map(|end| (end.role, end.phase(), end.next()))
+            .collect()
+    }
+
+    pub fn ends(&self) -> impl Iterator<Item = &End> {
+        std::iter::once(&self.dialler).chain(&self.accepted)
+    }
+
+    /// Does everything that happens at this moment, in whatever order it comes.
+    fn settle(&mut self) {
+        for _ in 0..100_000 {
+            let mut has_moved = self.act();
+            self.network.advance(self.now);
+            has_moved |= self.dial();
+            has_moved |= self.accept();
+            if !self.is_frozen(0) {
+                has_moved |= self.dialler.run(&mut self.network, self.now);
+            }
+            if !self.is_frozen(1) {
+                for end in self.accepted.iter_mut().filter(|end| !end.is_gone) {
+                    has_moved |= end.run(&mut self.network, self.now);
+                }
+            }
+            self.network.advance(self.now);
+            if !has_moved {
+                return;
+            }
+        }
+        panic!("one moment never ends: {:?}", self.ends_in_brief());
+    }
+
+    fn is_frozen(&self, side: Side) -> bool {
+        self.now < self.frozen_until[side]
+    }
+
+    fn next(&self) -> Option<Moment> {
+        let mut dues = vec![self.script.first().map(|(at, _)| *at), self.network.next()];
+        for side in 0..2 {
+            dues.push(self.is_frozen(side).then_some(self.frozen_until[side]));
+        }
+        if let Some(began) = self.dialler.dialling.filter(|_| !self.is_frozen(0)) {
+            let answer = began + self.setup.shape.latency * 2;
+            let limit = began + self.dialler.options.open_timeout;
+            dues.push(Some(if self.now < answer { answer } else { limit }));
+        }
+        if !self.is_frozen(0) {
+            dues.push(self.dialler.next());
+        }
+        if !self.is_frozen(1) {
+            let alive = self.accepted.iter().filter(|end| !end.is_gone);
+            dues.extend(alive.map(End::next));
+        }
+        dues.into_iter().flatten().min()
+    }
+
+    fn dial(&mut self) -> bool {
+        let Some(began) = self.dialler.dialling.filter(|_| !self.is_frozen(0)) else {
+            return false;
+        };
+        let now = self.now;
+        if now < began + self.setup.shape.latency * 2 {
+            return false;
+        }
+        let is_reachable = !self.is_server_dead && self.network.holes == [false; 2];
+        let reason = if !is_reachable {
+            if now < began + self.dialler.options.open_timeout {
+                return false;
+            }
+            Reason::OpenTimeout
+        } else if self.is_server_up {
+            let wire = self.network.connect();
+            self.backlog.push(wire);
+            let peer = String::from("server");
+            self.dialler
+                .linked(wire, 0, Input::Dialed { peer }, &mut self.network, now);
+            return true;
+        } else {
+            Reason::Refused
+        };
+        let detail = String::new();
+        self.dialler.dialling = None;
+        let failed = Input::DialFailed(Fault { reason, detail });
+        self.dialler.step(failed, &mut self.network, now);
+        true
+    }
+
+    fn accept(&mut self) -> bool {
+        if self.is_frozen(1) || self.backlog.is_empty() {
+            return false;
+        }
+        for wire in std::mem::take(&mut self.backlog) {
+            let stream = u32::try_from(self.accepted.len() + 1).unwrap();
+            let setup = &self.setup;
+            let mut application =
+                Application::new(setup.reading[1], setup.writing[1], setup.echoes);
+            application.next_write = self.now;
+            let (options, random) = (&setup.options[1], self.random.split());
+            let mut end = End::new(
+                Role::Accepted,
+                stream,
+                options,
+                application,
+                random,
+                self.now,
+            );
+            let peer = String::from("client");
+            end.linked(
+                wire,
+                1,
+                Input::Started { peer },
+                &mut self.network,
+                self.now,
+            );
+            self.accepted.push(end);
+        }
+        true
+    }
+
+    fn act(&mut self) -> bool {
+        let mut has_moved = false;
+        while self.script.first().is_some_and(|(at, _)| *at <= self.now) {
+            let (_, act) = self.script.remove(0);
+            self.perform(act);
+            has_moved = true;
+        }
+        has_moved
+    }
+
+    fn perform(&mut self, act: Act) {
+        let now = self.now;
+        match act {
+            Act::Hole { directions } => {
+                self.note_impairments();
+                self.is_hole = directions;
+                self.network.holes = directions;
+            }
+            Act::Heal => {
+                self.note_impairments();
+                self.is_hole = [false; 2];
+                self.network.holes = [false; 2];
+            }
+            Act::Reset => {
+                if let Some(link) = &self.dialler.link {
+                    self.network.reset(link.wire);
+                }
+            }
+            Act::ServerUp => {
+                self.note_impairments();
+                self.is_server_up = true;
+                self.is_server_dead = false;
+                self.network.is_server_host_up = true;
+            }
+            Act::ServerKilled => {
+                self.is_server_up = false;
+                self.frozen_until[1] = self.frozen_until[1].min(now);
+                for wire in std::mem::take(&mut self.backlog) {
+                    self.network.close(wire, 1, now);
+                }
+                for end in self.accepted.iter_mut().filter(|end| !end.is_gone) {
+                    end.kill(&mut self.network, now);
+                }
+            }
+            Act::ServerVanished => {
+                self.is_server_up = false;
+                self.is_server_dead = true;
+                self.network.is_server_host_up = false;
+                self.dialler.is_doomed = self.dialler.link.is_some();
+                self.frozen_until[1] = self.frozen_until[1].min(now);
+                for wire in std::mem::take(&mut self.backlog) {
+                    self.network.vanish(wire, 1);
+                }
+                for end in self.accepted.iter_mut().filter(|end| !end.is_gone) {
+                    end.vanish(&mut self.network);
+                }
+            }
+            Act::Freeze { side, until } => {
+                let from = now.max(self.frozen_until[side]);
+                self.frozen[side] += until.saturating_sub(from);
+                self.frozen_until[side] = until.max(from);
+                // The other side hears nothing, and this one finds an old frame when it goes on.
+                self.impaired_until = self.impaired_until.map(|old| old.max(until));
+            }
+            Act::Close(side) => self.with_end(side, |end, network| end.close(network, now)),
+            Act::Abort(side) => self.with_end(side, |end, network| end.abort(network, now)),
+            Act::Read(side, reading) => {
+                if side == 0 {
+                    self.dialler.application.reading = reading;
+                } else {
+                    self.setup.reading[1] = reading;
+                    for end in &mut self.accepted {
+                        end.application.reading = reading;
+                    }
+                }
+            }
+            Act::Write(side, writing) => {
+                if side == 1 {
+                    self.setup.writing[1].left = 0;
+                }
+                self.with_end(side, |end, _| {
+                    if matches!(end.endpoint.state(), State::Closing | State::Closed) {
+                        return;
+                    }
+                    end.application.writing = writing;
+                    end.application.next_write = now;
+                });
+            }
+        }
+    }
+
+    fn with_end(&mut self, side: Side, act: impl FnOnce(&mut End, &mut Network)) {
+        let newest = self.accepted.iter_mut().rfind(|end| !end.is_gone);
+        let end = if side == 0 {
+            Some(&mut self.dialler)
+        } else {
+            newest
+        };
+        if let Some(end) = end {
+            act(end, &mut self.network);
+        }
+    }
+
+    fn note_impairments(&mut self) {
+        for side in 0..2 {
+            if self.is_hole[1 - side] {
+                self.impaired_until[side] = self.impaired_until[side].max(self.now);
+            }
+        }
+        if self.is_server_dead {
+            self.impaired_until[0] = self.impaired_until[0].max(self.now);
+        }
+    }
+
+    /// What holds after every moment.
+    fn check(&mut self) {
+        self.note_impairments();
+        for (side, end) in [(0, &self.dialler)]
+            .into_iter()
+            .chain(self.accepted.iter().map(|end| (1, end)))
+        {
+            if end.is_gone || self.is_frozen(side) {
+                continue;
+            }
+            end.check(self.now, self.frozen[side]);
+            self.check_verdicts(side, end);
+        }
+    }
+
+    /// A healthy peer is never taken for a dead or a hostile one.
+    fn check_verdicts(&self, side: Side, end: &End) {
+        let Some((at, reason)) = end.verdicts.last().filter(|(at, _)| *at == self.now) else {
+            return;
+        };
+        match reason {
+            Reason::HeartbeatTimeout | Reason::SlowFrame => {
+                let window = end.options.heartbeat_timeout + self.frozen[side];
+                let limit = self.impaired_until[side] + window + Duration::from_secs(1);
+                assert!(
+                    *at <= limit && self.impaired_until[side] > Moment::ZERO,
+                    "false alarm: {reason:?} at {at:?}"
+                );
+            }
+            Reason::Reset | Reason::Truncated => {}
+            _ => panic!("{reason:?} found in bytes of our own"),
+        }
+    }
+
+    /// What holds for what the applications saw, in any run, at any time.
+    pub fn check_deliveries(&self) {
+        for end in self.ends() {
+            let outcome = grammar::check(end.role, &end.application.seen);
+            outcome.unwrap_or_else(|fault| panic!("{:?}: {fault}", end.role));
+        }
+        let arrived: Vec<u32> = self
+            .accepted
+            .iter()
+            .flat_map(|end| messages(end, |stream| assert_eq!(stream, 0)))
+            .collect();
+        check_subsequence(&arrived, &self.dialler.application.accepted);
+        let mut newest = 0;
+        for end in &self.accepted {
+            let from_it: Vec<u32> = self
+                .dialler
+                .application
+                .seen
+                .iter()
+                .filter_map(|seen| match seen {
+                    Seen::Message { stream, number } if *stream == end.stream => Some(*number),
+                    _ => None,
+                })
+                .collect();
+            check_subsequence(&from_it, &end.application.accepted);
+        }
+        messages(&self.dialler, |stream| {
+            assert!(stream >= newest, "no link speaks after the next one");
+            newest = stream;
+        });
+    }
+
+    pub fn has_impairments(&self) -> bool {
+        self.impaired_until != [Moment::ZERO; 2]
+    }
+}
+
+/// The numbers of the messages that an end saw.
+pub fn messages(end: &End, mut on_stream: impl FnMut(u32)) -> Vec<u32> {
+    let seen = end.application.seen.iter();
+    seen.filter_map(|seen| match seen {
+        Seen::Message { stream, number } => {
+            on_stream(*stream);
+            Some(*number)
+        }
+        _ => None,
+    })
+    .collect()
+}
+
+fn check_subsequence(arrived: &[u32], accepted: &[u32]) {
+    assert!(
+        arrived.windows(2).all(|pair| pair[0] < pair[1]),
+        "in order and none twice: {arrived:?}"
+    );
+    let mut left = accepted.iter();
+    for number in arrived {
+        assert!(
+            left.any(|accepted| accepted == number),
+            "{number} was never sent"
+        );
+    }
+}
