@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 
 use super::clock;
 use super::link::{Handle, WeakHandle};
-use super::net::Acceptor;
+use super::net::{Acceptor, Bound};
 use super::runtime::Runtime;
 use super::supervisor::Dialed;
 use super::wake::{Bell, WaitList, Waker};
@@ -178,7 +178,7 @@ impl Listener {
     }
 
     /// Accepts until it is closed; then gives the port back.
-    pub(super) async fn run(&self, runtime: &Arc<Runtime>, socket: std::net::TcpListener) {
+    pub(super) async fn run(&self, runtime: &Arc<Runtime>, socket: Bound) {
         let end = PortFree(self);
         match Acceptor::new(socket) {
             Ok(acceptor) => self.accept_until_closed(runtime, acceptor).await,

@@ -1,5 +1,6 @@
 //! What a link does: sockets, threads and time, on the orders of `proto`. Knows nothing of Python;
 //! whoever waits is an `Arc<dyn Wake>`, and a loop that reads is a `dyn LoopDriver`.
+#![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod clock;
 pub mod driver;

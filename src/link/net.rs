@@ -181,13 +181,16 @@ pub async fn lookup(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
     Ok(tokio::net::lookup_host((host, port)).await?.collect())
 }
 
-/// A bound socket that listens.
+/// A socket that accepts, on the runtime.
 pub struct Acceptor {
     listener: TcpListener,
 }
 
+/// A socket that is bound and listens, which no runtime knows yet.
+pub struct Bound(std::net::TcpListener);
+
 /// Binds and listens, before any runtime is there.
-pub fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+pub fn bind(address: SocketAddr) -> io::Result<Bound> {
     let domain = socket2::Domain::for_address(address);
     let socket = socket2::Socket::new(domain, socket2::Type::STREAM, Some(socket2::Protocol::TCP))?;
     socket.set_reuse_address(true)?;
@@ -197,14 +200,21 @@ pub fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     socket.bind(&address.into())?;
     socket.listen(1024)?;
     socket.set_nonblocking(true)?;
-    Ok(socket.into())
+    Ok(Bound(socket.into()))
+}
+
+impl Bound {
+    /// The address with the port that the system has picked.
+    pub fn address(&self) -> io::Result<SocketAddr> {
+        self.0.local_addr()
+    }
 }
 
 impl Acceptor {
     /// Must be called on the runtime.
-    pub fn new(listener: std::net::TcpListener) -> io::Result<Self> {
+    pub fn new(bound: Bound) -> io::Result<Self> {
         Ok(Self {
-            listener: TcpListener::from_std(listener)?,
+            listener: TcpListener::from_std(bound.0)?,
         })
     }
 

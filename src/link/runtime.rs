@@ -13,7 +13,7 @@ use tokio::sync::Notify;
 use super::clock;
 use super::link::Link;
 use super::listener::Listener;
-use super::net;
+use super::net::{self, Bound};
 use super::supervisor::{Dialed, Route, Supervisor};
 use super::wake::Bell;
 use crate::proto::endpoint::{Endpoint, Role};
@@ -109,7 +109,7 @@ impl Runtime {
     /// On a runtime that was shut down.
     pub fn listen(
         self: &Arc<Self>,
-        socket: std::net::TcpListener,
+        socket: Bound,
         listener: &Arc<Listener>,
     ) -> Result<(), ShutDown> {
         let handle = self.handle()?;

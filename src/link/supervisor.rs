@@ -264,7 +264,7 @@ impl Supervisor {
         if rx.reading.tick(now) {
             self.link.sync_driver(&mut rx);
         }
-        if !self.tick_due(&rx).is_some_and(|due| now >= due) {
+        if self.tick_due(&rx).is_none_or(|due| now < due) {
             return;
         }
         let lies_there = rx

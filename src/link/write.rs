@@ -61,13 +61,12 @@ impl Link {
             From::Thread => false,
             From::Batch => true,
         };
-        if !is_corking && tx.sender.is_empty() && !tx.has_failed {
-            if let Some(socket) = tx.socket.clone() {
-                return (
-                    Sent::Accepted,
-                    self.send_past_queue(&mut tx, &socket, payload),
-                );
-            }
+        let is_open = !is_corking && tx.sender.is_empty() && !tx.has_failed;
+        if let Some(socket) = tx.socket.clone().filter(|_| is_open) {
+            return (
+                Sent::Accepted,
+                self.send_past_queue(&mut tx, &socket, payload),
+            );
         }
         let mut push = tx.sender.push(payload);
         if push == Push::Full && tx.sender.unsent_bytes() > 0 && !tx.is_stalled {

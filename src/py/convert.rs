@@ -100,9 +100,8 @@ impl View {
             return Err(error);
         }
         // SAFETY: PyObject_GetBuffer returned 0.
-        Ok(Self {
-            view: unsafe { view.assume_init() },
-        })
+        let view = unsafe { view.assume_init() };
+        Ok(Self { view })
     }
 
     fn as_slice(&self) -> &[u8] {

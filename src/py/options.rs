@@ -232,7 +232,7 @@ pub fn listen(
         return Err(shut_down_error(py));
     }
     let socket = net::bind(address).map_err(|error| bind_error(&error, &address.to_string()))?;
-    let listener = Listener::new(socket.local_addr()?, checked, capacity);
+    let listener = Listener::new(socket.address()?, checked, capacity);
     py.detach(|| runtime.listen(socket, &listener))
         .map_err(|_| shut_down_error(py))?;
     listening::face(py, ListenerCore::new(listener), Face::Task)

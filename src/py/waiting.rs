@@ -63,6 +63,7 @@ impl Await {
 }
 
 #[pymethods]
+#[expect(clippy::self_named_constructors, reason = "the name is Python's")]
 impl Await {
     fn __await__(slf: PyRef<'_, Self>) -> PyRef<'_, Self> {
         slf
