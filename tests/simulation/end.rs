@@ -145,10 +145,10 @@ impl End {
     }
 
     pub fn step(&mut self, input: Input, network: &mut Network, now: Moment) {
-        if let Input::Broke(fault) = &input {
-            if !self.is_doomed {
-                self.verdicts.push((now, fault.reason));
-            }
+        if let Input::Broke(fault) = &input
+            && !self.is_doomed
+        {
+            self.verdicts.push((now, fault.reason));
         }
         let facts = Facts {
             queued: self.sender.queued(),
@@ -315,7 +315,7 @@ impl End {
             return;
         }
         application.writing.left -= 1;
-        if application.writing.left % application.writing.burst == 0 {
+        if application.writing.left.is_multiple_of(application.writing.burst) {
             application.next_write = now + application.writing.period;
         }
     }

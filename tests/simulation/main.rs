@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod application;
+mod claims;
 mod end;
 mod grammar;
 mod network;

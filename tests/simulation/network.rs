@@ -62,7 +62,6 @@ struct Pipe {
     has_fin: bool,
     is_reset: bool,
     reader: Reader,
-    carried: u64,
 }
 
 impl Pipe {
@@ -77,7 +76,6 @@ impl Pipe {
             has_fin: false,
             is_reset: false,
             reader: Reader::Open,
-            carried: 0,
         }
     }
 
@@ -200,18 +198,6 @@ impl Network {
         }
     }
 
-    /// Bytes that a direction has delivered into the other kernel.
-    pub fn carried(&self, wire: usize, direction: Side) -> u64 {
-        self.wires[wire][direction].carried
-    }
-
-    /// Nothing is on its way on this connection.
-    pub fn is_quiet(&self, wire: usize) -> bool {
-        self.wires[wire]
-            .iter()
-            .all(|pipe| pipe.is_quiet() && pipe.incoming.is_empty())
-    }
-
     /// Moves everything that moves at this moment.
     pub fn advance(&mut self, now: Moment) {
         for wire in 0..self.wires.len() {
@@ -291,7 +277,6 @@ impl Network {
         let pipes = &mut self.wires[wire];
         match piece {
             Piece::Bytes(bytes) => {
-                pipes[direction].carried += bytes.len() as u64;
                 pipes[direction].incoming.extend(bytes);
             }
             Piece::Fin => pipes[direction].has_fin = true,
