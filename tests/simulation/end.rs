@@ -315,7 +315,11 @@ impl End {
             return;
         }
         application.writing.left -= 1;
-        if application.writing.left.is_multiple_of(application.writing.burst) {
+        if application
+            .writing
+            .left
+            .is_multiple_of(application.writing.burst)
+        {
             application.next_write = now + application.writing.period;
         }
     }
