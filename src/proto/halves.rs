@@ -323,3 +323,200 @@ impl Sender {
         self.speaking.spoke(now);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::classic::encode_header;
+    use super::super::events::{Closed, Connected};
+    use super::super::options::{Buffer, Policy, Settings};
+    use super::*;
+
+    const TIMEOUT: Duration = Duration::from_secs(2);
+    const NEVER: Duration = Duration::from_secs(1_000_000);
+
+    fn options(count: usize) -> Options {
+        let buffer = Buffer {
+            policy: Policy::Fixed,
+            count,
+            max_bytes: 1 << 20,
+        };
+        let settings = Settings {
+            heartbeat_interval: 0.5,
+            heartbeat_timeout: Some(TIMEOUT.as_secs_f64()),
+            read_buffer: buffer,
+            write_buffer: buffer,
+            ..Settings::default()
+        };
+        settings.check().unwrap()
+    }
+
+    fn at(milliseconds: u64) -> Moment {
+        Duration::from_millis(milliseconds)
+    }
+
+    fn frames(count: u8) -> Vec<u8> {
+        (0..count)
+            .flat_map(|n| [&encode_header(1)[..], &[n]].concat())
+            .collect()
+    }
+
+    fn receiver(count: usize) -> Receiver {
+        let options = options(count);
+        let mut receiver = Receiver::new(&options, at(0));
+        receiver.link_up(&options, at(0));
+        receiver
+    }
+
+    fn connected() -> Event {
+        Event::Connected(Connected {
+            resumed: false,
+            redelivered: 0,
+            lost: 0,
+            attempt: 1,
+            peer: String::new(),
+        })
+    }
+
+    fn closed() -> Event {
+        Event::Closed(Closed {
+            reason: Reason::ClosedHere,
+            detail: String::new(),
+            undelivered: 0,
+        })
+    }
+
+    fn stats(receiver: &Receiver) -> Stats {
+        let mut stats = Stats::default();
+        receiver.account(&mut stats);
+        stats
+    }
+
+    #[test]
+    fn a_full_receiver_judges_nobody_until_reading_resumes() {
+        let mut receiver = receiver(2);
+        receiver.feed(&frames(3), at(0));
+        assert_eq!((receiver.deadline(), receiver.judge(NEVER)), (None, None));
+        receiver.pop();
+        receiver.pop();
+        receiver.pop();
+        assert!(receiver.wants_bytes_again());
+        receiver.resume(at(60_000));
+        assert_eq!(receiver.judge(at(61_999)), None);
+        assert_eq!(receiver.judge(at(62_000)), Some(Reason::HeartbeatTimeout));
+    }
+
+    #[test]
+    fn a_frame_that_waited_for_the_reader_is_not_slow() {
+        let mut receiver = receiver(2);
+        receiver.feed(&encode_header(5), at(0));
+        receiver.feed(
+            &[&[7; 5][..], &frames(1), &encode_header(9)].concat(),
+            at(1),
+        );
+        receiver.pop();
+        receiver.pop();
+        receiver.resume(at(60_000));
+        receiver.feed(&[1], at(60_001));
+        assert_eq!(receiver.judge(at(61_000)), None);
+    }
+
+    #[test]
+    fn a_link_that_comes_up_behind_a_full_buffer_starts_paused() {
+        let mut receiver = receiver(2);
+        receiver.feed(&frames(2), at(0));
+        receiver.link_down();
+        receiver.link_up(&options(2), at(100));
+        assert_eq!((receiver.deadline(), receiver.judge(NEVER)), (None, None));
+    }
+
+    #[test]
+    fn a_closing_receiver_shows_closed_and_nothing_else() {
+        let mut receiver = receiver(2);
+        receiver.push_event(connected());
+        receiver.feed(&frames(5), at(0));
+        receiver.close();
+        assert_eq!((receiver.front(), receiver.ready()), (None, 0));
+        assert!(receiver.wants_bytes());
+        receiver.feed(&frames(5), at(1));
+        receiver.push_event(connected());
+        receiver.link_down();
+        receiver.push_event(closed());
+        assert_eq!(receiver.front(), Some(Front::Event(&closed())));
+        assert!(stats(&receiver).balances());
+        assert_eq!(stats(&receiver).read_dropped, 5);
+    }
+
+    #[test]
+    fn ready_counts_values_behind_messages_too() {
+        let mut receiver = receiver(9);
+        receiver.push_event(connected());
+        receiver.feed(&frames(2), at(0));
+        receiver.push_event(closed());
+        for left in (1..=4).rev() {
+            assert_eq!(receiver.ready(), left);
+            receiver.pop();
+        }
+        assert_eq!(receiver.ready(), 1);
+    }
+
+    #[test]
+    fn a_fault_waits_until_what_came_before_it_was_taken() {
+        let mut receiver = receiver(2);
+        receiver.feed(&[frames(3), vec![0xff; 4]].concat(), at(0));
+        assert_eq!(receiver.fault(), None);
+        receiver.pop();
+        receiver.pop();
+        assert_eq!(
+            receiver.fault().map(|fault| fault.reason),
+            Some(Reason::Protocol)
+        );
+        assert_eq!(receiver.front(), Some(Front::Message(&[2])));
+    }
+
+    #[test]
+    fn a_flood_is_a_fault_and_a_peer_with_messages_is_none() {
+        let mut flooded = receiver(9);
+        flooded.feed(&[0; 1100 * 4], at(0));
+        assert_eq!(
+            flooded.fault().map(|fault| fault.reason),
+            Some(Reason::Flood)
+        );
+        let mut busy = receiver(9);
+        for _ in 0..2000 {
+            busy.feed(&[&frames(1)[..], &[0; 4]].concat(), at(0));
+            busy.pop();
+        }
+        assert_eq!(busy.fault(), None);
+    }
+
+    #[test]
+    fn a_heartbeat_goes_out_only_where_nothing_else_would() {
+        let mut sender = Sender::new(&options(9), at(0));
+        assert_eq!(sender.heartbeat(at(499)), None);
+        assert_eq!(sender.heartbeat(at(500)), Some(&HEARTBEAT[..]));
+        sender.push(b"x");
+        assert_eq!(sender.heartbeat(at(500)), None);
+        sender.wrote(5, at(600));
+        assert_eq!(sender.heartbeat(at(1099)), None);
+        sender.heartbeat_passed(0, at(1100));
+        assert_eq!(sender.heartbeat_deadline(), at(1600));
+    }
+
+    #[test]
+    fn a_flush_ends_with_the_last_byte_of_its_last_message() {
+        let mut sender = Sender::new(&options(9), at(0));
+        sender.push(b"one");
+        sender.push(b"two");
+        let mark = sender.entered();
+        sender.push(b"three");
+        sender.wrote(13, at(0));
+        assert!(!sender.is_flushed(mark));
+        sender.wrote(1, at(0));
+        assert!(sender.is_flushed(mark));
+        assert!(!sender.is_flushed(sender.entered()));
+        sender.link_down();
+        assert!(sender.is_flushed(mark));
+    }
+}
