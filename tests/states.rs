@@ -370,6 +370,33 @@ fn input_that_comes_too_late_changes_nothing() {
 }
 
 #[test]
+fn attempts_count_the_dials_of_one_outage() {
+    let mut dialler = Endpoint::new(Role::Dialler, &options(Role::Dialler, true), 1);
+    let (none, mut now) = (Facts::default(), Moment::ZERO);
+    dialler.step(Choice::Started.input(), none, now);
+    for outage in 0..2 {
+        for failed in 1..=3 {
+            let orders = dialler.step(Choice::DialFailed.input(), none, now);
+            let [Order::Deliver(Event::Disconnected(down))] = &orders[..] else {
+                panic!("{orders:?}");
+            };
+            assert_eq!((down.attempt, down.retry_in), (failed, Some(TICK)));
+            now += TICK;
+            let looked = dialler.step(Input::Looked, none, now);
+            assert_eq!(looked, [Order::Dial]);
+        }
+        let orders = dialler.step(Choice::Dialed.input(), none, now);
+        let [Order::Deliver(Event::Connected(up))] = &orders[..] else {
+            panic!("{orders:?}");
+        };
+        assert_eq!((up.attempt, dialler.attempts()), (4, 4 * (outage + 1)));
+        dialler.step(Choice::Broke.input(), none, now);
+        now += TICK;
+        dialler.step(Input::Looked, none, now);
+    }
+}
+
+#[test]
 fn the_page_of_states_is_the_code() {
     let page = page();
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/states.md");
