@@ -61,6 +61,13 @@ def face(request):
     return FACES[request.param]
 
 
+@pytest.fixture(scope="session", autouse=True)
+def warmed_up():
+    """What a loop keeps open for the rest of the process (uvloop: a pipe for signals) is no leak of a test."""
+    for each in FACES.values():
+        each.run(each.pause(0))
+
+
 @pytest.fixture
 def world(face):
     """See `support.world`."""

@@ -169,6 +169,7 @@ async def test_a_message_that_the_kernel_has_is_not_sent_again(world):
     again = await world.outside(server.accept)
     await world.send(conn, b"the next")
     assert await world.outside(again.recv) == b"the next"
+    await world.flush(conn)
     stats = await world.balanced(conn)
     assert (stats.confirmed, stats.links) == (2, 2)
 
