@@ -39,13 +39,13 @@ except ImportError:
 ROOT = Path(__file__).resolve().parent.parent
 SERVER = Path(__file__).with_name("echo_server.py")
 # Enough to be a stream and not a moment; whole passes over the text.
-MESSAGES = 100_000
+MESSAGES = 60_000
 ROUND_TRIPS = 5_000
 # Small, so that a value does not have to wait behind many messages.
 BUFFER = netasync.Buffer.fixed(2_048)
 # Seconds.
 PAUSE = 0.7
-STREAM_LIMIT = 15.0
+STREAM_LIMIT = 18.0
 ROUND_TRIP_LIMIT = 5.0
 
 
