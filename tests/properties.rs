@@ -17,24 +17,12 @@ const POLICIES: [Policy; 3] = [Policy::Fixed, Policy::Dropping, Policy::Sliding]
 
 fn limits() -> impl Strategy<Value = Buffer> {
     let policy = prop::sample::select(&POLICIES[..]);
-    (
-        policy,
-        1..8usize,
-        prop::sample::select(vec![65, 150, 400, 1 << 20]),
-    )
-        .prop_map(|(policy, count, max_bytes)| Buffer {
-            policy,
-            count,
-            max_bytes,
-        })
+    (policy, 1..8usize, prop::sample::select(vec![65, 150, 400, 1 << 20]))
+        .prop_map(|(policy, count, max_bytes)| Buffer { policy, count, max_bytes })
 }
 
 fn options(buffer: Buffer) -> Options {
-    let settings = Settings {
-        read_buffer: buffer,
-        write_buffer: buffer,
-        ..Settings::default()
-    };
+    let settings = Settings { read_buffer: buffer, write_buffer: buffer, ..Settings::default() };
     settings.check().unwrap()
 }
 
@@ -56,16 +44,11 @@ struct Model {
 
 impl Model {
     fn new(limits: Buffer) -> Self {
-        Self {
-            limits,
-            waiting: VecDeque::new(),
-            dropped: 0,
-        }
+        Self { limits, waiting: VecDeque::new(), dropped: 0 }
     }
 
     fn has_room(&self) -> bool {
-        self.limits
-            .has_room(self.waiting.len(), total(&self.waiting))
+        self.limits.has_room(self.waiting.len(), total(&self.waiting))
     }
 }
 
@@ -94,15 +77,11 @@ impl Model {
             self.dropped += 1;
             return;
         }
-        self.waiting.push_back(message);
-        let is_over = |model: &Self| {
-            model.waiting.len() > model.limits.count
-                || total(&model.waiting) > model.limits.max_bytes
-        };
-        while self.limits.policy == Policy::Sliding && self.waiting.len() > 1 && is_over(self) {
+        while self.limits.policy == Policy::Sliding && !self.waiting.is_empty() && !self.has_room() {
             self.waiting.pop_front();
             self.dropped += 1;
         }
+        self.waiting.push_back(message);
     }
 }
 
@@ -380,13 +359,7 @@ impl Grammar {
 }
 
 fn connected(lost: u64) -> Event {
-    Event::Connected(Connected {
-        resumed: true,
-        redelivered: 0,
-        lost,
-        attempt: 1,
-        peer: String::new(),
-    })
+    Event::Connected(Connected { resumed: true, redelivered: 0, lost, attempt: 1, peer: String::new() })
 }
 
 fn disconnected() -> Event {
@@ -400,11 +373,7 @@ fn disconnected() -> Event {
 }
 
 fn over() -> Event {
-    Event::Closed(Closed {
-        reason: Reason::ClosedHere,
-        detail: String::new(),
-        undelivered: 0,
-    })
+    Event::Closed(Closed { reason: Reason::ClosedHere, detail: String::new(), undelivered: 0 })
 }
 
 proptest! {

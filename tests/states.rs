@@ -20,9 +20,7 @@ const DEPTH: usize = 7;
 fn options(role: Role, reconnects: bool) -> Options {
     let settings = Settings {
         close_timeout: CLOSE_TIMEOUT.as_secs_f64(),
-        reconnect: Retry::fixed(1.0)
-            .ok()
-            .filter(|_| reconnects && role == Role::Dialler),
+        reconnect: Retry::fixed(1.0).ok().filter(|_| reconnects && role == Role::Dialler),
         ..Settings::default()
     };
     settings.check().unwrap()
@@ -61,10 +59,7 @@ const CHOICES: [Choice; 8] = [
 
 impl Choice {
     fn input(self) -> Input {
-        let fault = |reason| Fault {
-            reason,
-            detail: String::new(),
-        };
+        let fault = |reason| Fault { reason, detail: String::new() };
         let peer = String::new();
         match self {
             Self::Started => Input::Started { peer },
@@ -83,13 +78,7 @@ fn facts() -> Vec<Facts> {
     let both = [false, true];
     both.iter()
         .flat_map(|owes_answer| both.map(|brought_message| (*owes_answer, brought_message)))
-        .flat_map(|(owes_answer, brought_message)| {
-            [0, 3].map(|queued| Facts {
-                queued,
-                owes_answer,
-                brought_message,
-            })
-        })
+        .flat_map(|(owes_answer, brought_message)| [0, 3].map(|queued| Facts { queued, owes_answer, brought_message }))
         .collect()
 }
 
@@ -106,16 +95,8 @@ struct Step<'a> {
 
 /// Visits every step from every state that legal steps reach.
 fn every_step(mut visit: impl FnMut(&Step<'_>)) {
-    for (role, reconnects) in [
-        (Role::Dialler, true),
-        (Role::Dialler, false),
-        (Role::Accepted, false),
-    ] {
-        let start = Path {
-            role,
-            reconnects,
-            steps: Vec::new(),
-        };
+    for (role, reconnects) in [(Role::Dialler, true), (Role::Dialler, false), (Role::Accepted, false)] {
+        let start = Path { role, reconnects, steps: Vec::new() };
         let mut known = HashSet::new();
         let mut paths = VecDeque::from([start]);
         while let Some(path) = paths.pop_front() {
@@ -123,18 +104,8 @@ fn every_step(mut visit: impl FnMut(&Step<'_>)) {
             for (input, facts, now) in inputs(now) {
                 let (mut after, _) = replay(&path);
                 let orders = after.step(input.input(), facts, now);
-                visit(&Step {
-                    path: &path,
-                    before: &before,
-                    input,
-                    facts,
-                    now,
-                    orders: &orders,
-                    after: &after,
-                });
-                if is_legal(role, before.phase(), input)
-                    && path.steps.len() < DEPTH
-                    && known.insert(sign(&after, now))
+                visit(&Step { path: &path, before: &before, input, facts, now, orders: &orders, after: &after });
+                if is_legal(role, before.phase(), input) && path.steps.len() < DEPTH && known.insert(sign(&after, now))
                 {
                     let mut path = path.clone();
                     path.steps.push((input, facts, now));
@@ -158,9 +129,9 @@ fn replay(path: &Path) -> (Endpoint, Moment) {
 /// Each input with each set of facts, now, soon and late.
 fn inputs(now: Moment) -> impl Iterator<Item = (Choice, Facts, Moment)> {
     CHOICES.into_iter().flat_map(move |input| {
-        facts().into_iter().flat_map(move |facts| {
-            [Duration::ZERO, TICK, 4 * TICK].map(|later| (input, facts, now + later))
-        })
+        facts()
+            .into_iter()
+            .flat_map(move |facts| [Duration::ZERO, TICK, 4 * TICK].map(|later| (input, facts, now + later)))
     })
 }
 
@@ -170,19 +141,13 @@ fn is_legal(role: Role, phase: Phase, input: Choice) -> bool {
         Choice::Started => phase == Phase::New,
         Choice::Dialed | Choice::DialFailed => phase == Phase::Dialling && role == Role::Dialler,
         Choice::Broke => has_link(phase),
-        Choice::Eof => matches!(
-            phase,
-            Phase::Up { .. } | Phase::Draining { is_heard: false } | Phase::Leaving
-        ),
+        Choice::Eof => matches!(phase, Phase::Up { .. } | Phase::Draining { is_heard: false } | Phase::Leaving),
         Choice::Looked | Choice::Close | Choice::Abort => phase != Phase::Ended,
     }
 }
 
 fn has_link(phase: Phase) -> bool {
-    matches!(
-        phase,
-        Phase::Up { .. } | Phase::Answering { .. } | Phase::Draining { .. } | Phase::Leaving
-    )
+    matches!(phase, Phase::Up { .. } | Phase::Answering { .. } | Phase::Draining { .. } | Phase::Leaving)
 }
 
 /// Two ends with the same sign behave the same: moments are seen from now.
@@ -228,10 +193,7 @@ fn every_phase_is_reached() {
     let mut reached: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
     every_step(|step| {
         let role = role_name(step.path.role);
-        reached
-            .entry(role)
-            .or_default()
-            .insert(name(step.before.phase()));
+        reached.entry(role).or_default().insert(name(step.before.phase()));
     });
     assert_eq!(reached["a dialler"].len(), 8, "{reached:?}");
     assert_eq!(reached["an accepted end"].len(), 7, "{reached:?}");
@@ -304,18 +266,10 @@ fn closing_ends_within_close_timeout() {
 #[test]
 fn closing_while_resting_is_over_when_close_timeout_is() {
     every_step(|step| {
-        let Some((_, _, closed_at)) = step
-            .path
-            .steps
-            .iter()
-            .find(|(input, ..)| *input == Choice::Close)
-        else {
+        let Some((_, _, closed_at)) = step.path.steps.iter().find(|(input, ..)| *input == Choice::Close) else {
             return;
         };
-        if step.input == Choice::Looked
-            && step.now >= *closed_at + CLOSE_TIMEOUT
-            && step.path.role == Role::Dialler
-        {
+        if step.input == Choice::Looked && step.now >= *closed_at + CLOSE_TIMEOUT && step.path.role == Role::Dialler {
             assert_eq!(step.after.phase(), Phase::Ended, "{:?}", step.path);
         }
     });
@@ -345,8 +299,7 @@ fn every_wait_has_a_deadline() {
         };
         let is_linkless_start = step.after.phase() == Phase::Ended;
         assert!(!waits_for_time || is_linkless_start || step.after.deadline().is_some());
-        if step.input == Choice::Looked && is_legal(step.path.role, step.before.phase(), step.input)
-        {
+        if step.input == Choice::Looked && is_legal(step.path.role, step.before.phase(), step.input) {
             let due = step.after.deadline();
             let spins = due.is_some_and(|due| due <= step.now);
             assert!(!spins, "a look settles every deadline: {:?}", step.path);
@@ -360,11 +313,7 @@ fn input_that_comes_too_late_changes_nothing() {
         let phase = step.before.phase();
         if !is_legal(step.path.role, phase, step.input) && step.input != Choice::Started {
             let is_known = matches!(step.input, Choice::Eof | Choice::Broke) && has_link(phase);
-            assert!(
-                is_known || step.orders.is_empty(),
-                "{:?} in {phase:?}",
-                step.input
-            );
+            assert!(is_known || step.orders.is_empty(), "{:?} in {phase:?}", step.input);
         }
     });
 }
@@ -430,18 +379,14 @@ fn page() -> String {
         let (phase, role) = (step.before.phase(), role_name(step.path.role));
         names.insert(rank(phase), name(phase));
         let outcome = format!("{}{}", name(step.after.phase()), told(step.orders));
-        rows.entry((role, rank(phase), step.input))
-            .or_default()
-            .insert(outcome);
+        rows.entry((role, rank(phase), step.input)).or_default().insert(outcome);
     });
     let mut page = String::from(HEAD);
     let mut present = "";
     for ((role, phase, input), outcomes) in &rows {
         if *role != present {
             present = role;
-            page += &format!(
-                "\n## The life of {role}\n\n| phase | input | next phase: orders |\n|---|---|---|\n"
-            );
+            page += &format!("\n## The life of {role}\n\n| phase | input | next phase: orders |\n|---|---|---|\n");
         }
         let outcomes: Vec<&str> = outcomes.iter().map(String::as_str).collect();
         let (phase, outcomes) = (names[phase], outcomes.join(" · "));
@@ -476,11 +421,7 @@ fn told(orders: &[Order]) -> String {
             Order::Deliver(Event::Closed(closed)) => format!("X({})", closed.reason.name()),
         })
         .collect();
-    if words.is_empty() {
-        String::new()
-    } else {
-        format!(": {}", words.join(", "))
-    }
+    if words.is_empty() { String::new() } else { format!(": {}", words.join(", ")) }
 }
 
 const HEAD: &str = "\

@@ -44,12 +44,7 @@ pub struct Reading {
 
 impl Default for Reading {
     fn default() -> Self {
-        Self {
-            driver: Driver::Tokio,
-            mixed_since: None,
-            threads: 0,
-            thread_left: Moment::ZERO,
-        }
+        Self { driver: Driver::Tokio, mixed_since: None, threads: 0, thread_left: Moment::ZERO }
     }
 }
 
@@ -101,10 +96,7 @@ impl Reading {
         if self.threads > 0 || now < self.thread_left.saturating_add(THREAD_LINGER) {
             return false;
         }
-        if self
-            .mixed_since
-            .is_some_and(|since| now >= since.saturating_add(THREAD_LINGER))
-        {
+        if self.mixed_since.is_some_and(|since| now >= since.saturating_add(THREAD_LINGER)) {
             self.mixed_since = None;
         }
         let has_changed = match &self.driver {

@@ -119,12 +119,7 @@ impl Link {
             writers: WaitList::default(),
             flushers: Vec::new(),
         };
-        let status = Status {
-            state: State::Connecting,
-            connected: None,
-            closed: None,
-            attempts: 0,
-        };
+        let status = Status { state: State::Connecting, connected: None, closed: None, attempts: 0 };
         Arc::new_cyclic(|me| Self {
             me: me.clone(),
             id,
@@ -160,10 +155,7 @@ impl Link {
     }
 
     pub fn stats(&self) -> Stats {
-        let mut stats = Stats {
-            attempts: self.status.lock().attempts,
-            ..Stats::default()
-        };
+        let mut stats = Stats { attempts: self.status.lock().attempts, ..Stats::default() };
         let (rx, tx) = (self.rx(), self.tx());
         rx.receiver.account(&mut stats);
         tx.sender.account(&mut stats);
@@ -267,7 +259,10 @@ impl Link {
 
     /// Everything was written: ends our stream.
     pub(super) fn end_stream(&self) {
-        if let Some(socket) = self.tx().socket.take() {
+        let mut tx = self.tx();
+        // The rest of a heartbeat may be left: without it the end would come in the middle of a frame.
+        self.write(&mut tx);
+        if let Some(socket) = tx.socket.take() {
             socket.end_stream();
         }
     }
@@ -299,17 +294,9 @@ impl Link {
     pub(super) fn publish(&self, rx: &mut Rx) {
         let ready = rx.receiver.ready();
         self.items_ready.store(ready, Ordering::Relaxed);
-        let count = if rx.receiver.is_closed() {
-            usize::MAX
-        } else {
-            ready
-        };
+        let count = if rx.receiver.is_closed() { usize::MAX } else { ready };
         rx.readers.wake(count);
-        if let Some(leader) = rx
-            .leader
-            .as_ref()
-            .filter(|_| ready > 0 || rx.socket.is_none())
-        {
+        if let Some(leader) = rx.leader.as_ref().filter(|_| ready > 0 || rx.socket.is_none()) {
             Arc::clone(leader).wake();
         }
     }
@@ -343,6 +330,7 @@ impl Link {
     pub(super) fn reopen(&self, rx: &mut Rx) {
         if rx.is_paused && rx.receiver.wants_bytes_again() {
             rx.is_paused = false;
+            rx.receiver.resume(clock::now());
             self.sync_driver(rx);
         }
     }
@@ -379,10 +367,7 @@ impl Link {
 
 /// The end of a link as the supervisor reads it.
 pub(super) fn fault_of(error: &std::io::Error) -> Fault {
-    Fault {
-        reason: Reason::Reset,
-        detail: error.to_string(),
-    }
+    Fault { reason: Reason::Reset, detail: error.to_string() }
 }
 
 /// What the application holds: when the last one is dropped, the connection closes.
@@ -394,10 +379,7 @@ pub struct Handle {
 
 impl Handle {
     pub fn new(link: Arc<Link>) -> Arc<Self> {
-        Arc::new(Self {
-            link,
-            face: Mutex::new(None),
-        })
+        Arc::new(Self { link, face: Mutex::new(None) })
     }
 }
 

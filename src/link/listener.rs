@@ -141,11 +141,7 @@ impl Listener {
     pub fn end(&self) -> Option<Closed> {
         let queue = self.queue.lock();
         let reason = queue.end.filter(|_| queue.is_port_free)?;
-        Some(Closed {
-            reason,
-            detail: String::new(),
-            undelivered: 0,
-        })
+        Some(Closed { reason, detail: String::new(), undelivered: 0 })
     }
 
     pub fn is_closing(&self) -> bool {
@@ -156,11 +152,7 @@ impl Listener {
     pub fn connections(&self) -> Vec<Arc<Handle>> {
         let mut queue = self.queue.lock();
         queue.forget_ended();
-        let mut handles: Vec<_> = queue
-            .connections
-            .values()
-            .filter_map(WeakHandle::upgrade)
-            .collect();
+        let mut handles: Vec<_> = queue.connections.values().filter_map(WeakHandle::upgrade).collect();
         drop(queue);
         handles.sort_by_key(|handle| handle.link.id());
         handles
@@ -218,9 +210,7 @@ impl Listener {
         }
         queue.forget_dropped();
         queue.accepted += 1;
-        queue
-            .connections
-            .insert(handle.link.id(), Arc::downgrade(&handle));
+        queue.connections.insert(handle.link.id(), Arc::downgrade(&handle));
         queue.waiting.push_back(handle);
         queue.accepters.wake(1);
     }
@@ -229,25 +219,19 @@ impl Listener {
 impl Queue {
     /// Wakes as many as can find something.
     fn wake(&mut self) {
-        let count = if self.end.is_some() {
-            usize::MAX
-        } else {
-            self.waiting.len()
-        };
+        let count = if self.end.is_some() { usize::MAX } else { self.waiting.len() };
         self.accepters.wake(count);
     }
 
     fn forget_ended(&mut self) {
         let is_alive = |handle: Arc<Handle>| handle.link.status().state != State::Closed;
-        self.connections
-            .retain(|_, handle| handle.upgrade().is_some_and(is_alive));
+        self.connections.retain(|_, handle| handle.upgrade().is_some_and(is_alive));
     }
 
     /// Now and then, so that a listener does not grow with every connection that ever was.
     fn forget_dropped(&mut self) {
         if self.connections.len() >= 64 && self.accepted.is_multiple_of(64) {
-            self.connections
-                .retain(|_, handle| handle.strong_count() > 0);
+            self.connections.retain(|_, handle| handle.strong_count() > 0);
         }
     }
 }
@@ -264,8 +248,5 @@ impl Drop for PortFree<'_> {
 }
 
 fn is_exhausted(error: &io::Error) -> bool {
-    matches!(
-        error.raw_os_error(),
-        Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM)
-    )
+    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM))
 }

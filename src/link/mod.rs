@@ -4,10 +4,7 @@
 
 pub mod clock;
 pub mod driver;
-#[expect(
-    clippy::module_inception,
-    reason = "the connection that every handle shares"
-)]
+#[expect(clippy::module_inception, reason = "the connection that every handle shares")]
 pub mod link;
 pub mod listener;
 pub mod net;

@@ -1,14 +1,7 @@
 //! The only file that names sockets, and the only one outside `py` with unsafe code. What is Linux's
 //! own stands here: eventfd, `MSG_NOSIGNAL`, `TCP_INFO`.
-#![allow(
-    clippy::disallowed_methods,
-    clippy::disallowed_types,
-    reason = "this is where the sockets live"
-)]
-#![allow(
-    unsafe_code,
-    reason = "TCP_INFO and the signal mask have no safe binding here; each block says why it holds"
-)]
+#![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "this is where the sockets live")]
+#![allow(unsafe_code, reason = "TCP_INFO and the signal mask have no safe binding here; each block says why it holds")]
 
 use std::io::{self, IoSlice};
 use std::net::{IpAddr, SocketAddr};
@@ -73,25 +66,13 @@ impl Socket {
     /// Whether a read would bring bytes, the end of the stream or an error.
     pub fn is_readable(&self) -> bool {
         let mut fds = [PollFd::new(&self.fd, PollFlags::IN | PollFlags::RDHUP)];
-        matches!(
-            rustix::event::poll(
-                &mut fds,
-                Some(&Timespec {
-                    tv_sec: 0,
-                    tv_nsec: 0
-                })
-            ),
-            Ok(1)
-        )
+        matches!(rustix::event::poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })), Ok(1))
     }
 
     fn configure(&self, options: &Options) -> io::Result<()> {
         let socket = socket2::SockRef::from(&self.fd);
         socket.set_tcp_nodelay(options.nodelay)?;
-        if self
-            .round_trip()
-            .is_some_and(|round_trip| round_trip < SHORT_PATH)
-        {
+        if self.round_trip().is_some_and(|round_trip| round_trip < SHORT_PATH) {
             socket.set_send_buffer_size(SHORT_PATH_SEND_BUFFER)?;
         }
         Ok(())
@@ -129,26 +110,15 @@ impl AsRawFd for Socket {
 }
 
 /// Has the runtime watch a socket, until what is returned is dropped.
-pub fn watch(
-    socket: Arc<Socket>,
-    interest: tokio::io::Interest,
-) -> io::Result<AsyncFd<Arc<Socket>>> {
+pub fn watch(socket: Arc<Socket>, interest: tokio::io::Interest) -> io::Result<AsyncFd<Arc<Socket>>> {
     // SAFETY: the socket owns its descriptor, never changes it, and lives in the Arc that the AsyncFd holds.
     let watch = unsafe { AsyncFd::register_with_interest(socket, interest) };
     watch.map_err(|error| error.into_parts().1)
 }
 
 /// Dials one address. Dropping the future gives the socket back.
-pub async fn dial(
-    address: SocketAddr,
-    local: Option<SocketAddr>,
-    options: &Options,
-) -> io::Result<Socket> {
-    let socket = if address.is_ipv4() {
-        TcpSocket::new_v4()?
-    } else {
-        TcpSocket::new_v6()?
-    };
+pub async fn dial(address: SocketAddr, local: Option<SocketAddr>, options: &Options) -> io::Result<Socket> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     if let Some(local) = local {
         socket.set_reuseaddr(true)?;
         socket.bind(local)?;
@@ -156,19 +126,14 @@ pub async fn dial(
     let stream = socket.connect(address).await?;
     if stream.local_addr()? == stream.peer_addr()? {
         // Both ends of a dial on loopback can turn out to be one socket (simultaneous open).
-        return Err(io::Error::new(
-            io::ErrorKind::ConnectionRefused,
-            "dialled itself",
-        ));
+        return Err(io::Error::new(io::ErrorKind::ConnectionRefused, "dialled itself"));
     }
     adopt(stream, options)
 }
 
 /// Takes the socket out of tokio's hands.
 fn adopt(stream: TcpStream, options: &Options) -> io::Result<Socket> {
-    let socket = Socket {
-        fd: stream.into_std()?.into(),
-    };
+    let socket = Socket { fd: stream.into_std()?.into() };
     socket.configure(options)?;
     Ok(socket)
 }
@@ -213,9 +178,7 @@ impl Bound {
 impl Acceptor {
     /// Must be called on the runtime.
     pub fn new(bound: Bound) -> io::Result<Self> {
-        Ok(Self {
-            listener: TcpListener::from_std(bound.0)?,
-        })
+        Ok(Self { listener: TcpListener::from_std(bound.0)? })
     }
 
     /// The next connection and its peer's address.
@@ -233,9 +196,7 @@ pub struct Signal {
 
 impl Signal {
     pub fn new() -> io::Result<Self> {
-        Ok(Self {
-            fd: rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
-        })
+        Ok(Self { fd: rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)? })
     }
 
     pub fn set(&self) {
@@ -269,19 +230,12 @@ pub struct Ready {
 }
 
 /// Blocks this thread until `signal` is set, `socket` is ready, `limit` is over or a signal handler ran.
-pub fn wait(
-    signal: &Signal,
-    socket: Option<(&Socket, Interest)>,
-    limit: Option<Duration>,
-) -> Ready {
+pub fn wait(signal: &Signal, socket: Option<(&Socket, Interest)>, limit: Option<Duration>) -> Ready {
     let flags = match socket {
         Some((_, Interest::Write)) => PollFlags::OUT,
         _ => PollFlags::IN | PollFlags::RDHUP,
     };
-    let mut fds = [
-        PollFd::new(&signal.fd, PollFlags::IN),
-        PollFd::new(&signal.fd, PollFlags::empty()),
-    ];
+    let mut fds = [PollFd::new(&signal.fd, PollFlags::IN), PollFd::new(&signal.fd, PollFlags::empty())];
     let mut count = 1;
     if let Some((socket, _)) = socket {
         fds[1] = PollFd::new(&socket.fd, flags);
@@ -292,10 +246,7 @@ pub fn wait(
         tv_nsec: limit.subsec_nanos().into(),
     });
     match rustix::event::poll(&mut fds[..count], limit.as_ref()) {
-        Ok(_) => Ready {
-            signal: !fds[0].revents().is_empty(),
-            socket: count == 2 && !fds[1].revents().is_empty(),
-        },
+        Ok(_) => Ready { signal: !fds[0].revents().is_empty(), socket: count == 2 && !fds[1].revents().is_empty() },
         // EINTR: the caller looks at its signals, and at everything else.
         Err(_) => Ready::default(),
     }

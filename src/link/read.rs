@@ -41,9 +41,7 @@ pub struct Park {
 
 impl Park {
     pub fn new() -> std::io::Result<Self> {
-        Ok(Self {
-            signal: Signal::new()?,
-        })
+        Ok(Self { signal: Signal::new()? })
     }
 
     /// Blocks until somebody wakes this thread, a signal handler ran, or `limit` is over.
@@ -52,11 +50,7 @@ impl Park {
     }
 
     /// Returns whether the socket is ready.
-    pub(super) fn wait_for(
-        &self,
-        socket: Option<(&Socket, Interest)>,
-        limit: Option<Duration>,
-    ) -> bool {
+    pub(super) fn wait_for(&self, socket: Option<(&Socket, Interest)>, limit: Option<Duration>) -> bool {
         let ready = net::wait(&self.signal, socket, limit);
         if ready.signal {
             self.signal.clear();
@@ -78,11 +72,7 @@ impl Link {
     ///
     /// # Errors
     /// The first error of `take`; the items before it are taken.
-    pub fn take<E>(
-        &self,
-        limit: usize,
-        mut take: impl FnMut(Front<'_>) -> Result<(), E>,
-    ) -> Result<usize, E> {
+    pub fn take<E>(&self, limit: usize, mut take: impl FnMut(Front<'_>) -> Result<(), E>) -> Result<usize, E> {
         let mut rx = self.rx();
         let mut taken = 0;
         let mut outcome = Ok(());
@@ -145,10 +135,7 @@ impl Link {
             rx.readers.add(Arc::clone(&waker));
         }
         drop(rx);
-        let is_ready = park.wait_for(
-            socket.as_deref().map(|socket| (socket, Interest::Read)),
-            limit,
-        );
+        let is_ready = park.wait_for(socket.as_deref().map(|socket| (socket, Interest::Read)), limit);
         let mut rx = self.rx();
         if socket.is_some() {
             rx.leader = None;
@@ -216,12 +203,7 @@ impl Link {
 
     /// One read into this thread's buffer.
     pub(super) fn read(&self, rx: &mut Rx) -> Read {
-        let Some(socket) = rx
-            .socket
-            .as_ref()
-            .filter(|_| !rx.is_paused && rx.end.is_none())
-            .cloned()
-        else {
+        let Some(socket) = rx.socket.as_ref().filter(|_| !rx.is_paused && rx.end.is_none()).cloned() else {
             return Read::Closed;
         };
         BUFFER.with_borrow_mut(|buffer| {
@@ -263,8 +245,7 @@ impl Link {
             }
             return;
         }
-        self.items_ready
-            .store(rx.receiver.ready(), Ordering::Relaxed);
+        self.items_ready.store(rx.receiver.ready(), Ordering::Relaxed);
         if !rx.readers.is_empty() {
             self.publish(rx);
         }
@@ -276,14 +257,8 @@ impl Link {
 
     /// Becomes the thread that reads, if nobody else is and there is something to read.
     fn lead(&self, rx: &mut Rx, waker: &Waker) -> Option<Arc<Socket>> {
-        let may_lead = matches!(rx.reading.driver(), Driver::Thread)
-            && rx.leader.is_none()
-            && rx.end.is_none();
-        let socket = rx
-            .socket
-            .as_ref()
-            .filter(|_| may_lead && !rx.is_paused)
-            .cloned()?;
+        let may_lead = matches!(rx.reading.driver(), Driver::Thread) && rx.leader.is_none() && rx.end.is_none();
+        let socket = rx.socket.as_ref().filter(|_| may_lead && !rx.is_paused).cloned()?;
         rx.leader = Some(Arc::clone(waker));
         Some(socket)
     }

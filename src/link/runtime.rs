@@ -82,11 +82,7 @@ impl Runtime {
         let handle = self.handle()?;
         let link = Link::new(next_id(), Role::Dialler, options);
         let endpoint = Endpoint::new(Role::Dialler, link.options(), seed());
-        self.run_link(
-            &handle,
-            Supervisor::dialler(Arc::clone(&link), endpoint, route),
-            &link,
-        );
+        self.run_link(&handle, Supervisor::dialler(Arc::clone(&link), endpoint, route), &link);
         Ok(link)
     }
 
@@ -95,11 +91,7 @@ impl Runtime {
         let link = Link::new(next_id(), Role::Accepted, options);
         let endpoint = Endpoint::new(Role::Accepted, link.options(), seed());
         let handle = tokio::runtime::Handle::current();
-        self.run_link(
-            &handle,
-            Supervisor::accepted(Arc::clone(&link), endpoint, dialed),
-            &link,
-        );
+        self.run_link(&handle, Supervisor::accepted(Arc::clone(&link), endpoint, dialed), &link);
         link
     }
 
@@ -107,17 +99,10 @@ impl Runtime {
     ///
     /// # Errors
     /// On a runtime that was shut down.
-    pub fn listen(
-        self: &Arc<Self>,
-        socket: Bound,
-        listener: &Arc<Listener>,
-    ) -> Result<(), ShutDown> {
+    pub fn listen(self: &Arc<Self>, socket: Bound, listener: &Arc<Listener>) -> Result<(), ShutDown> {
         let handle = self.handle()?;
         let id = next_id();
-        self.members
-            .lock()
-            .listeners
-            .insert(id, Arc::downgrade(listener));
+        self.members.lock().listeners.insert(id, Arc::downgrade(listener));
         let (runtime, listener) = (Arc::clone(self), Arc::clone(listener));
         handle.spawn(async move {
             listener.run(&runtime, socket).await;
@@ -182,26 +167,16 @@ impl Runtime {
         }
         let (tell, told) = mpsc::channel();
         let runtime = Arc::clone(self);
-        let thread = std::thread::Builder::new()
-            .name("netasync".into())
-            .spawn(move || runtime.run(&tell));
+        let thread = std::thread::Builder::new().name("netasync".into()).spawn(move || runtime.run(&tell));
         let thread = thread.expect("the system can start one thread for each runtime");
-        let handle = told
-            .recv()
-            .expect("the thread tells its handle before anything else");
-        *stage = Stage::Running {
-            handle: handle.clone(),
-            thread,
-        };
+        let handle = told.recv().expect("the thread tells its handle before anything else");
+        *stage = Stage::Running { handle: handle.clone(), thread };
         Ok(handle)
     }
 
     fn run(&self, tell: &mpsc::Sender<tokio::runtime::Handle>) {
         net::block_signals();
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .thread_name("netasync-lookup")
-            .build();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().thread_name("netasync-lookup").build();
         let runtime = runtime.expect("epoll and a timer can be had");
         // Nobody hears it only if the starting thread died, and then nobody needs it.
         let _ = tell.send(runtime.handle().clone());
@@ -241,18 +216,10 @@ impl Runtime {
         }
     }
 
-    fn run_link(
-        self: &Arc<Self>,
-        handle: &tokio::runtime::Handle,
-        supervisor: Supervisor,
-        link: &Arc<Link>,
-    ) {
+    fn run_link(self: &Arc<Self>, handle: &tokio::runtime::Handle, supervisor: Supervisor, link: &Arc<Link>) {
         let id = link.id();
         self.members.lock().links.insert(id, Arc::downgrade(link));
-        let leaving = Leaving {
-            runtime: Arc::clone(self),
-            id,
-        };
+        let leaving = Leaving { runtime: Arc::clone(self), id };
         handle.spawn(async move {
             let _leaving = leaving;
             supervisor.run().await;
@@ -264,21 +231,11 @@ impl Runtime {
     }
 
     fn links(&self) -> Vec<Arc<Link>> {
-        self.members
-            .lock()
-            .links
-            .values()
-            .filter_map(Weak::upgrade)
-            .collect()
+        self.members.lock().links.values().filter_map(Weak::upgrade).collect()
     }
 
     fn listeners(&self) -> Vec<Arc<Listener>> {
-        self.members
-            .lock()
-            .listeners
-            .values()
-            .filter_map(Weak::upgrade)
-            .collect()
+        self.members.lock().listeners.values().filter_map(Weak::upgrade).collect()
     }
 
     fn finished(&self) {

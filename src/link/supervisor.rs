@@ -62,32 +62,15 @@ impl Supervisor {
         Self::new(link, endpoint, None, Some(dialed))
     }
 
-    fn new(
-        link: Arc<Link>,
-        endpoint: Endpoint,
-        route: Option<Route>,
-        dialed: Option<Dialed>,
-    ) -> Self {
+    fn new(link: Arc<Link>, endpoint: Endpoint, route: Option<Route>, dialed: Option<Dialed>) -> Self {
         let last_tick = (clock::now(), 0, false);
-        Self {
-            link,
-            endpoint,
-            route,
-            dialling: None,
-            dialed,
-            watch: None,
-            last_tick,
-        }
+        Self { link, endpoint, route, dialling: None, dialed, watch: None, last_tick }
     }
 
     /// Runs the connection to its end. A panic on the way ends this handle and no other.
     pub async fn run(mut self) {
         let _end = EndWithSupervisor(Arc::clone(&self.link));
-        let peer = self
-            .dialed
-            .as_ref()
-            .map(|dialed| dialed.peer.clone())
-            .unwrap_or_default();
+        let peer = self.dialed.as_ref().map(|dialed| dialed.peer.clone()).unwrap_or_default();
         self.step(Input::Started { peer });
         while self.endpoint.phase() != Phase::Ended {
             self.watch_as_needed();
@@ -141,21 +124,13 @@ impl Supervisor {
         for order in orders {
             self.obey(order);
         }
-        let is_ending = matches!(
-            self.endpoint.phase(),
-            Phase::Answering { .. } | Phase::Draining { .. }
-        );
+        let is_ending = matches!(self.endpoint.phase(), Phase::Answering { .. } | Phase::Draining { .. });
         self.link.set_ending(is_ending);
     }
 
     fn obey(&mut self, order: Order) {
         match order {
-            Order::Dial => {
-                self.dialling = self
-                    .route
-                    .clone()
-                    .map(|route| dial(route, Arc::clone(&self.link)))
-            }
+            Order::Dial => self.dialling = self.route.clone().map(|route| dial(route, Arc::clone(&self.link))),
             Order::HangUp => {
                 self.dialling = None;
                 self.dialed = None;
@@ -168,12 +143,8 @@ impl Supervisor {
     }
 
     fn deliver(&mut self, event: Event) {
-        let mut status = Status {
-            state: self.endpoint.state(),
-            connected: None,
-            closed: None,
-            attempts: self.endpoint.attempts(),
-        };
+        let mut status =
+            Status { state: self.endpoint.state(), connected: None, closed: None, attempts: self.endpoint.attempts() };
         match &event {
             Event::Connected(connected) => status.connected = Some(connected.clone()),
             Event::Disconnected(_) => {}
@@ -204,24 +175,16 @@ impl Supervisor {
             return rx.socket.is_some().then_some(Input::Broke(fault));
         }
         match &rx.end {
-            None if has_failed => Some(Input::Broke(Fault {
-                reason: Reason::Reset,
-                detail: String::from("write failed"),
-            })),
+            None if has_failed => {
+                Some(Input::Broke(Fault { reason: Reason::Reset, detail: String::from("write failed") }))
+            }
             None => None,
             Some(StreamEnd::Error(error)) => Some(Input::Broke(fault_of(error))),
             Some(StreamEnd::Eof) => {
                 let is_cut = rx.receiver.link_down();
                 self.link.publish(&mut rx);
-                let cut = Fault {
-                    reason: Reason::Truncated,
-                    detail: String::new(),
-                };
-                Some(if is_cut {
-                    Input::Broke(cut)
-                } else {
-                    Input::Eof
-                })
+                let cut = Fault { reason: Reason::Truncated, detail: String::new() };
+                Some(if is_cut { Input::Broke(cut) } else { Input::Eof })
             }
         }
     }
@@ -229,12 +192,7 @@ impl Supervisor {
     /// Silence and slow frames, each after one more look.
     fn judge(&mut self) {
         let is_due = |rx: &Rx| {
-            rx.socket.is_some()
-                && rx.end.is_none()
-                && rx
-                    .receiver
-                    .deadline()
-                    .is_some_and(|due| clock::now() >= due)
+            rx.socket.is_some() && rx.end.is_none() && rx.receiver.deadline().is_some_and(|due| clock::now() >= due)
         };
         if !is_due(&self.link.rx()) {
             return;
@@ -242,17 +200,10 @@ impl Supervisor {
         self.link.look();
         let verdict = {
             let rx = self.link.rx();
-            if is_due(&rx) {
-                rx.receiver.judge(clock::now())
-            } else {
-                None
-            }
+            if is_due(&rx) { rx.receiver.judge(clock::now()) } else { None }
         };
         if let Some(reason) = verdict {
-            self.step(Input::Broke(Fault {
-                reason,
-                detail: String::new(),
-            }));
+            self.step(Input::Broke(Fault { reason, detail: String::new() }));
         }
     }
 
@@ -267,10 +218,7 @@ impl Supervisor {
         if self.tick_due(&rx).is_none_or(|due| now < due) {
             return;
         }
-        let lies_there = rx
-            .socket
-            .as_ref()
-            .is_some_and(|socket| socket.is_readable());
+        let lies_there = rx.socket.as_ref().is_some_and(|socket| socket.is_readable());
         let is_left = lies_there && self.last_tick.2 && self.last_tick.1 == rx.reads;
         self.last_tick = (now, rx.reads, lies_there);
         let is_headless = matches!(rx.reading.driver(), Driver::Thread) && rx.leader.is_none();
@@ -286,9 +234,7 @@ impl Supervisor {
     fn tick_due(&self, rx: &Rx) -> Option<Moment> {
         let (last, relief) = (self.last_tick.0, self.relief());
         let is_left_to_loop = self.link.tx().drainer.is_some();
-        rx.reading
-            .tick_due(last, relief)
-            .or_else(|| is_left_to_loop.then(|| last.saturating_add(relief)))
+        rx.reading.tick_due(last, relief).or_else(|| is_left_to_loop.then(|| last.saturating_add(relief)))
     }
 
     /// A third of the smallest of the timeouts: how long a loop may leave bytes unread.
@@ -305,9 +251,7 @@ impl Supervisor {
             if rx.end.is_none() {
                 dues[1] = rx.receiver.deadline();
             }
-            dues[2] = self
-                .tick_due(&rx)
-                .map(|due| due.max(now + Duration::from_millis(1)));
+            dues[2] = self.tick_due(&rx).map(|due| due.max(now + Duration::from_millis(1)));
         }
         drop(rx);
         let tx = self.link.tx();
@@ -324,8 +268,7 @@ impl Supervisor {
             self.watch = None;
             return;
         };
-        let is_watched =
-            |watch: &Watch| watch.interest == interest && Arc::ptr_eq(watch.fd.get_ref(), &socket);
+        let is_watched = |watch: &Watch| watch.interest == interest && Arc::ptr_eq(watch.fd.get_ref(), &socket);
         if self.watch.as_ref().is_some_and(is_watched) {
             return;
         }
@@ -378,23 +321,10 @@ impl Drop for EndWithSupervisor {
             return;
         }
         self.0.hang_up();
-        let reason = if std::thread::panicking() {
-            Reason::Internal
-        } else {
-            Reason::Shutdown
-        };
-        let closed = Closed {
-            reason,
-            detail: String::new(),
-            undelivered: self.0.facts().queued,
-        };
+        let reason = if std::thread::panicking() { Reason::Internal } else { Reason::Shutdown };
+        let closed = Closed { reason, detail: String::new(), undelivered: self.0.facts().queued };
         self.0.deliver(Event::Closed(closed.clone()));
-        self.0.set_status(Status {
-            state: State::Closed,
-            connected: None,
-            closed: Some(closed),
-            ..status
-        });
+        self.0.set_status(Status { state: State::Closed, connected: None, closed: Some(closed), ..status });
     }
 }
 
@@ -424,13 +354,8 @@ async fn finish(dialling: &mut Option<Dialling>) -> Result<Dialed, Fault> {
 fn dial(route: Route, link: Arc<Link>) -> Dialling {
     Box::pin(async move {
         let limit = link.options().open_timeout;
-        let timed_out = || Fault {
-            reason: Reason::OpenTimeout,
-            detail: format!("not open within {limit:?}"),
-        };
-        clock::within(limit, dial_in_turn(&route, &link))
-            .await
-            .unwrap_or_else(|| Err(timed_out()))
+        let timed_out = || Fault { reason: Reason::OpenTimeout, detail: format!("not open within {limit:?}") };
+        clock::within(limit, dial_in_turn(&route, &link)).await.unwrap_or_else(|| Err(timed_out()))
     })
 }
 
@@ -439,32 +364,18 @@ async fn dial_in_turn(route: &Route, link: &Link) -> Result<Dialed, Fault> {
     let Target { host, port } = &route.target;
     let began = clock::now();
     let addresses = net::lookup(host, *port).await;
-    let not_found = |detail| Fault {
-        reason: Reason::NameNotFound,
-        detail,
-    };
+    let not_found = |detail| Fault { reason: Reason::NameNotFound, detail };
     let addresses = addresses.map_err(|error| not_found(error.to_string()))?;
     let mut last = not_found(String::from("the name has no address"));
     for (place, address) in addresses.iter().enumerate() {
-        let left = link
-            .options()
-            .open_timeout
-            .saturating_sub(clock::now().saturating_sub(began));
+        let left = link.options().open_timeout.saturating_sub(clock::now().saturating_sub(began));
         let share = left / u32::try_from(addresses.len() - place).unwrap_or(u32::MAX);
         match clock::within(share, net::dial(*address, route.local, link.options())).await {
             Some(Ok(socket)) => {
-                return Ok(Dialed {
-                    socket,
-                    peer: address.to_string(),
-                });
+                return Ok(Dialed { socket, peer: address.to_string() });
             }
             Some(Err(error)) => last = dial_fault(&error),
-            None => {
-                last = Fault {
-                    reason: Reason::OpenTimeout,
-                    detail: format!("{address} did not answer"),
-                }
-            }
+            None => last = Fault { reason: Reason::OpenTimeout, detail: format!("{address} did not answer") },
         }
     }
     Err(last)
@@ -477,8 +388,5 @@ fn dial_fault(error: &std::io::Error) -> Fault {
         TimedOut => Reason::OpenTimeout,
         _ => Reason::Unreachable,
     };
-    Fault {
-        reason,
-        detail: error.to_string(),
-    }
+    Fault { reason, detail: error.to_string() }
 }

@@ -19,9 +19,7 @@ impl Target {
     pub fn parse(text: &str) -> Result<Self, Invalid> {
         let target = Self::parse_any(text)?;
         if target.host.is_empty() {
-            return Err(Invalid(format!(
-                "a target needs a host, as in 'localhost:9988', not {text:?}"
-            )));
+            return Err(Invalid(format!("a target needs a host, as in 'localhost:9988', not {text:?}")));
         }
         Self::new(&target.host, i64::from(target.port))
     }
@@ -32,14 +30,9 @@ impl Target {
     /// When the port is not between 1 and 65535, or the host is no name and no address.
     pub fn new(host: &str, port: i64) -> Result<Self, Invalid> {
         if port == 0 {
-            return Err(Invalid(String::from(
-                "the port to dial must be between 1 and 65535, not 0",
-            )));
+            return Err(Invalid(String::from("the port to dial must be between 1 and 65535, not 0")));
         }
-        Ok(Self {
-            host: check_host(host)?,
-            port: check_port(port)?,
-        })
+        Ok(Self { host: check_host(host)?, port: check_port(port)? })
     }
 
     fn parse_any(text: &str) -> Result<Self, Invalid> {
@@ -50,28 +43,19 @@ impl Target {
             }
             None => text,
         };
-        let no_port = || {
-            Invalid(format!(
-                "a target is 'host:port' or '[address]:port', not {text:?}"
-            ))
-        };
+        let no_port = || Invalid(format!("a target is 'host:port' or '[address]:port', not {text:?}"));
         let (host, port) = rest.rsplit_once(':').ok_or_else(no_port)?;
         let host = match host.strip_prefix('[') {
             Some(inner) => inner.strip_suffix(']').ok_or_else(no_port)?,
             None if host.contains(':') => {
-                return Err(Invalid(format!(
-                    "an IPv6 address stands in brackets, as in '[::1]:9988', not {text:?}"
-                )));
+                return Err(Invalid(format!("an IPv6 address stands in brackets, as in '[::1]:9988', not {text:?}")));
             }
             None => host,
         };
         let is_number = !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
         let port = Some(port).filter(|_| is_number).ok_or_else(no_port)?;
         // Digits only, so that what does not fit is too large.
-        Ok(Self {
-            host: host.to_owned(),
-            port: check_port(port.parse().unwrap_or(i64::MAX))?,
-        })
+        Ok(Self { host: host.to_owned(), port: check_port(port.parse().unwrap_or(i64::MAX))? })
     }
 }
 
@@ -93,9 +77,7 @@ pub fn listen_address_of(host: &str, port: i64) -> Result<SocketAddr, Invalid> {
     let address = match host {
         "" | "localhost" => IpAddr::V4(Ipv4Addr::LOCALHOST),
         _ => host.parse().map_err(|_| {
-            Invalid(format!(
-                "a listener's host must be a numeric address or 'localhost', not {host:?}"
-            ))
+            Invalid(format!("a listener's host must be a numeric address or 'localhost', not {host:?}"))
         })?,
     };
     Ok(SocketAddr::new(address, port))
@@ -109,11 +91,7 @@ pub fn local_address(text: &str) -> Result<SocketAddr, Invalid> {
     if let Ok(address) = text.parse::<IpAddr>() {
         return Ok(SocketAddr::new(address, 0));
     }
-    let no_address = || {
-        Invalid(format!(
-            "local_address must be 'address' or 'address:port', not {text:?}"
-        ))
-    };
+    let no_address = || Invalid(format!("local_address must be 'address' or 'address:port', not {text:?}"));
     if text == "localhost" {
         return Ok(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0));
     }
@@ -121,18 +99,13 @@ pub fn local_address(text: &str) -> Result<SocketAddr, Invalid> {
 }
 
 fn check_port(port: i64) -> Result<u16, Invalid> {
-    u16::try_from(port)
-        .map_err(|_| Invalid(format!("a port must be between 0 and 65535, not {port}")))
+    u16::try_from(port).map_err(|_| Invalid(format!("a port must be between 0 and 65535, not {port}")))
 }
 
 fn check_host(host: &str) -> Result<String, Invalid> {
-    let is_name = !host.is_empty()
-        && host.len() <= 253
-        && host.chars().all(|c| !c.is_whitespace() && !c.is_control());
+    let is_name = !host.is_empty() && host.len() <= 253 && host.chars().all(|c| !c.is_whitespace() && !c.is_control());
     if !is_name || host.contains(['/', '@', '[', ']', '\0']) {
-        return Err(Invalid(format!(
-            "a host must be a name or an address of at most 253 characters, not {host:?}"
-        )));
+        return Err(Invalid(format!("a host must be a name or an address of at most 253 characters, not {host:?}")));
     }
     Ok(host.to_owned())
 }
@@ -149,14 +122,7 @@ mod tests {
             ("[::1]:9988", "::1", 9988),
             ("tcp://[fe80::1]:65535", "fe80::1", 65535),
         ] {
-            assert_eq!(
-                Target::parse(text),
-                Ok(Target {
-                    host: host.into(),
-                    port
-                }),
-                "{text}"
-            );
+            assert_eq!(Target::parse(text), Ok(Target { host: host.into(), port }), "{text}");
         }
     }
 
@@ -185,14 +151,8 @@ mod tests {
 
     #[test]
     fn a_listener_means_loopback_unless_an_address_is_named() {
-        assert_eq!(
-            listen_address(":9988").unwrap().to_string(),
-            "127.0.0.1:9988"
-        );
-        assert_eq!(
-            listen_address("0.0.0.0:0").unwrap().to_string(),
-            "0.0.0.0:0"
-        );
+        assert_eq!(listen_address(":9988").unwrap().to_string(), "127.0.0.1:9988");
+        assert_eq!(listen_address("0.0.0.0:0").unwrap().to_string(), "0.0.0.0:0");
         assert_eq!(listen_address("[::]:7").unwrap().to_string(), "[::]:7");
         assert!(listen_address("example.org:7").is_err());
         assert!(listen_address("9988").is_err());
@@ -200,15 +160,9 @@ mod tests {
 
     #[test]
     fn a_local_address_may_have_a_port() {
-        assert_eq!(
-            local_address("127.0.0.2").unwrap().to_string(),
-            "127.0.0.2:0"
-        );
+        assert_eq!(local_address("127.0.0.2").unwrap().to_string(), "127.0.0.2:0");
         assert_eq!(local_address("::1").unwrap().to_string(), "[::1]:0");
-        assert_eq!(
-            local_address("127.0.0.2:77").unwrap().to_string(),
-            "127.0.0.2:77"
-        );
+        assert_eq!(local_address("127.0.0.2:77").unwrap().to_string(), "127.0.0.2:77");
         assert!(local_address("nowhere").is_err());
     }
 }

@@ -28,10 +28,7 @@ impl WaitList {
 
     /// Takes a waiter out; false when it was not there any more, because somebody has woken it.
     pub fn remove(&mut self, waker: &Waker) -> bool {
-        let place = self
-            .waiting
-            .iter()
-            .position(|other| Arc::ptr_eq(other, waker));
+        let place = self.waiting.iter().position(|other| Arc::ptr_eq(other, waker));
         place.and_then(|place| self.waiting.remove(place)).is_some()
     }
 

@@ -63,10 +63,7 @@ impl Link {
         };
         let is_open = !is_corking && tx.sender.is_empty() && !tx.has_failed;
         if let Some(socket) = tx.socket.clone().filter(|_| is_open) {
-            return (
-                Sent::Accepted,
-                self.send_past_queue(&mut tx, &socket, payload),
-            );
+            return (Sent::Accepted, self.send_past_queue(&mut tx, &socket, payload));
         }
         let mut push = tx.sender.push(payload);
         if push == Push::Full && tx.sender.unsent_bytes() > 0 && !tx.is_stalled {
@@ -92,20 +89,12 @@ impl Link {
             return Then::Nothing;
         }
         let mut tx = self.tx();
-        if tx.is_stalled {
-            Then::Nothing
-        } else {
-            self.write(&mut tx)
-        }
+        if tx.is_stalled { Then::Nothing } else { self.write(&mut tx) }
     }
 
     /// A reader is about to wait: its turn is over.
     pub fn end_turn(&self) -> Then {
-        if self.is_bursting.load(Ordering::Relaxed) {
-            self.flush_corked()
-        } else {
-            Then::Nothing
-        }
+        if self.is_bursting.load(Ordering::Relaxed) { self.flush_corked() } else { Then::Nothing }
     }
 
     /// The number behind what was accepted so far, or None on a handle that has ended.
@@ -161,10 +150,7 @@ impl Link {
             tx.draining_threads += usize::from(socket.is_some());
             socket
         };
-        let is_ready = park.wait_for(
-            socket.as_deref().map(|socket| (socket, Interest::Write)),
-            limit,
-        );
+        let is_ready = park.wait_for(socket.as_deref().map(|socket| (socket, Interest::Write)), limit);
         if socket.is_none() {
             return;
         }
@@ -204,8 +190,7 @@ impl Link {
     /// The socket that the loop `id` should watch for room.
     pub fn socket_to_write(&self, id: usize) -> Option<Arc<Socket>> {
         let tx = self.tx();
-        let should_watch =
-            tx.is_stalled && tx.drainer.as_ref().is_some_and(|driver| driver.id() == id);
+        let should_watch = tx.is_stalled && tx.drainer.as_ref().is_some_and(|driver| driver.id() == id);
         tx.socket.as_ref().filter(|_| should_watch).cloned()
     }
 
@@ -218,9 +203,7 @@ impl Link {
         };
         match socket.send(&[IoSlice::new(heartbeat)]) {
             Ok(written) => tx.sender.heartbeat_passed(written, now),
-            Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                tx.sender.heartbeat_passed(0, now)
-            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => tx.sender.heartbeat_passed(0, now),
             Err(_) => self.fail(&mut tx),
         }
         tx.is_stalled |= !tx.sender.is_empty();
@@ -229,11 +212,7 @@ impl Link {
     /// Writes everything that waits, as far as the kernel takes it.
     pub(super) fn write(&self, tx: &mut Tx) -> Then {
         let was_stalled = std::mem::take(&mut tx.is_stalled);
-        while let Some(socket) = tx
-            .socket
-            .clone()
-            .filter(|_| !tx.sender.is_empty() && !tx.has_failed)
-        {
+        while let Some(socket) = tx.socket.clone().filter(|_| !tx.sender.is_empty() && !tx.has_failed) {
             let unsent = tx.sender.unsent_bytes();
             let parts = tx.sender.unsent().map(IoSlice::new);
             match socket.send(&parts) {
@@ -252,11 +231,7 @@ impl Link {
             tx.drainer = None;
         }
         self.wrote(tx);
-        if tx.is_stalled && !was_stalled {
-            Then::Watch
-        } else {
-            Then::Nothing
-        }
+        if tx.is_stalled && !was_stalled { Then::Watch } else { Then::Nothing }
     }
 
     /// Whether this message waits for the end of the turn: the turn has sent already, or the peer
@@ -265,8 +240,7 @@ impl Link {
         if !self.options().cork {
             return false;
         }
-        self.is_bursting.swap(true, Ordering::Relaxed)
-            || self.items_ready.load(Ordering::Relaxed) > 0
+        self.is_bursting.swap(true, Ordering::Relaxed) || self.items_ready.load(Ordering::Relaxed) > 0
     }
 
     fn send_past_queue(&self, tx: &mut Tx, socket: &Socket, payload: &[u8]) -> Then {
@@ -284,11 +258,7 @@ impl Link {
                 }
             }
         }
-        if tx.is_stalled {
-            Then::Watch
-        } else {
-            Then::Nothing
-        }
+        if tx.is_stalled { Then::Watch } else { Then::Nothing }
     }
 
     fn written_later(&self, tx: &mut Tx, is_corking: bool) -> Then {
@@ -296,11 +266,7 @@ impl Link {
             return Then::Nothing;
         }
         if is_corking && tx.sender.unsent_bytes() < CORK_BYTES {
-            return if self.is_corked.swap(true, Ordering::Relaxed) {
-                Then::Nothing
-            } else {
-                Then::FlushThisTurn
-            };
+            return if self.is_corked.swap(true, Ordering::Relaxed) { Then::Nothing } else { Then::FlushThisTurn };
         }
         self.write(tx)
     }
@@ -318,9 +284,7 @@ impl Link {
         }
         if !tx.flushers.is_empty() {
             let sender = &tx.sender;
-            let done = tx
-                .flushers
-                .extract_if(.., |(mark, _)| sender.is_flushed(*mark));
+            let done = tx.flushers.extract_if(.., |(mark, _)| sender.is_flushed(*mark));
             for (_, flusher) in done {
                 flusher.wake();
             }

@@ -23,8 +23,7 @@ pub struct Stats {
 impl Stats {
     /// Both equations; they hold whenever no call is half way through.
     pub fn balances(&self) -> bool {
-        self.accepted
-            == self.confirmed + self.unconfirmed + self.queued + self.write_dropped + self.lost
+        self.accepted == self.confirmed + self.unconfirmed + self.queued + self.write_dropped + self.lost
             && self.received == self.consumed + self.waiting + self.read_dropped
     }
 }
@@ -35,28 +34,9 @@ mod tests {
 
     #[test]
     fn an_account_that_misses_one_message_does_not_balance() {
-        let stats = Stats {
-            accepted: 3,
-            confirmed: 2,
-            queued: 1,
-            received: 1,
-            waiting: 1,
-            ..Stats::default()
-        };
+        let stats = Stats { accepted: 3, confirmed: 2, queued: 1, received: 1, waiting: 1, ..Stats::default() };
         assert!(stats.balances());
-        assert!(
-            !Stats {
-                accepted: 4,
-                ..stats
-            }
-            .balances()
-        );
-        assert!(
-            !Stats {
-                received: 2,
-                ..stats
-            }
-            .balances()
-        );
+        assert!(!Stats { accepted: 4, ..stats }.balances());
+        assert!(!Stats { received: 2, ..stats }.balances());
     }
 }

@@ -14,19 +14,14 @@ pub struct Backoff {
 
 impl Backoff {
     pub fn new(retry: Retry, seed: u64) -> Self {
-        Self {
-            retry,
-            waits: 0,
-            random: SplitMix(seed),
-        }
+        Self { retry, waits: 0, random: SplitMix(seed) }
     }
 
     /// The next wait.
     pub fn wait(&mut self) -> Duration {
         let longest = self.retry.maximum.as_secs_f64();
         // Infinity where the power overflows; the longest wait cuts it.
-        let due =
-            (self.retry.initial.as_secs_f64() * self.retry.factor.powi(self.waits)).min(longest);
+        let due = (self.retry.initial.as_secs_f64() * self.retry.factor.powi(self.waits)).min(longest);
         self.waits = self.waits.saturating_add(1);
         let share = match self.retry.jitter {
             Jitter::Full => self.random.fraction(),

@@ -38,30 +38,18 @@ pub fn header(bytes: &[u8], max_size: usize) -> Result<Option<Frame>, Fault> {
     };
     let announced = i32::from_be_bytes(*first);
     let Ok(length) = usize::try_from(announced) else {
-        return Err(Fault {
-            reason: Reason::Protocol,
-            detail: format!("a frame announced the length {announced}"),
-        });
+        return Err(Fault { reason: Reason::Protocol, detail: format!("a frame announced the length {announced}") });
     };
     if length > max_size {
         let detail = format!("a frame announced {length} bytes, max_size is {max_size}");
-        return Err(Fault {
-            reason: Reason::TooLarge,
-            detail,
-        });
+        return Err(Fault { reason: Reason::TooLarge, detail });
     }
-    Ok(Some(if length == 0 {
-        Frame::Heartbeat
-    } else {
-        Frame::Message(length)
-    }))
+    Ok(Some(if length == 0 { Frame::Heartbeat } else { Frame::Message(length) }))
 }
 
 /// The header of a message of `length` bytes, which the caller has held against `max_size`.
 pub fn encode_header(length: usize) -> [u8; HEADER] {
-    u32::try_from(length)
-        .expect("a message was held against max_size, at most 2^27 - 1")
-        .to_be_bytes()
+    u32::try_from(length).expect("a message was held against max_size, at most 2^27 - 1").to_be_bytes()
 }
 
 #[cfg(test)]
@@ -72,33 +60,21 @@ mod tests {
     fn a_length_is_judged_before_anything_is_allocated() {
         assert_eq!(header(&[0, 0, 0], 10), Ok(None));
         assert_eq!(header(&[0, 0, 0, 10], 10), Ok(Some(Frame::Message(10))));
-        assert_eq!(
-            header(&[0, 0, 0, 11], 10).unwrap_err().reason,
-            Reason::TooLarge
-        );
-        assert_eq!(
-            header(b"GET / HTTP/1.1", HARD_MAX_SIZE).unwrap_err().reason,
-            Reason::TooLarge
-        );
+        assert_eq!(header(&[0, 0, 0, 11], 10).unwrap_err().reason, Reason::TooLarge);
+        assert_eq!(header(b"GET / HTTP/1.1", HARD_MAX_SIZE).unwrap_err().reason, Reason::TooLarge);
     }
 
     #[test]
     fn a_negative_length_is_a_protocol_error() {
         for first in 0x80..=0xff_u8 {
-            assert_eq!(
-                header(&[first, 1, 2, 3], 10).unwrap_err().reason,
-                Reason::Protocol
-            );
+            assert_eq!(header(&[first, 1, 2, 3], 10).unwrap_err().reason, Reason::Protocol);
         }
     }
 
     #[test]
     fn header_and_length_are_each_others_inverse() {
         for length in [1, 255, 256, 65_536, HARD_MAX_SIZE] {
-            assert_eq!(
-                header(&encode_header(length), HARD_MAX_SIZE),
-                Ok(Some(Frame::Message(length)))
-            );
+            assert_eq!(header(&encode_header(length), HARD_MAX_SIZE), Ok(Some(Frame::Message(length))));
         }
         assert_eq!(header(&HEARTBEAT, 1), Ok(Some(Frame::Heartbeat)));
     }

@@ -161,19 +161,13 @@ impl Endpoint {
 
             (Dialling, Input::Dialed { peer }, _) => self.up(peer, facts, now),
             (Dialling, Input::DialFailed(fault), _) => self.dial_failed(fault, facts, now),
-            (New | Dialling | Resting { .. }, Input::Looked, _) if self.is_overdue(now) => {
-                self.overdue(facts)
-            }
+            (New | Dialling | Resting { .. }, Input::Looked, _) if self.is_overdue(now) => self.overdue(facts),
             (Resting { until }, Input::Looked, _) if now >= until => self.dial(),
-            (New | Dialling | Resting { .. }, Input::Close(reason), _) => {
-                self.close_unlinked(reason, facts, now)
-            }
+            (New | Dialling | Resting { .. }, Input::Close(reason), _) => self.close_unlinked(reason, facts, now),
 
             (Up { since }, Input::Broke(fault), Dialler) => self.broke(fault, since, facts, now),
             (Up { since }, Input::Eof, Dialler) => self.broke(eof(), since, facts, now),
-            (Up { .. }, Input::Broke(fault), Accepted) => {
-                self.end(fault.reason, fault.detail, facts)
-            }
+            (Up { .. }, Input::Broke(fault), Accepted) => self.end(fault.reason, fault.detail, facts),
             (Up { .. }, Input::Eof, Accepted) => self.answer(facts, now),
             (Up { .. }, Input::Close(reason), _) => self.drain(reason, false, facts, now),
 
@@ -182,15 +176,12 @@ impl Endpoint {
             (Answering { .. }, Input::Close(reason), _) => self.drain(reason, true, facts, now),
 
             (Draining { .. }, Input::Eof, _) => self.drained(true, facts),
-            (Draining { .. } | Leaving, Input::Looked, _) if self.is_overdue(now) => {
-                self.overdue(facts)
-            }
+            (Draining { .. } | Leaving, Input::Looked, _) if self.is_overdue(now) => self.overdue(facts),
             (Draining { is_heard }, Input::Looked, _) => self.drained(is_heard, facts),
-            (Draining { .. }, Input::Broke(fault), Dialler) => {
-                self.broke_draining(fault, facts, now)
+            (Draining { .. }, Input::Broke(fault), Dialler) => self.broke_draining(fault, facts, now),
+            (Draining { .. }, Input::Broke(_), Accepted) | (Leaving, Input::Eof | Input::Broke(_), _) => {
+                self.end_closing(facts)
             }
-            (Draining { .. }, Input::Broke(_), Accepted)
-            | (Leaving, Input::Eof | Input::Broke(_), _) => self.end_closing(facts),
 
             // A second close changes nothing; news of a link that is gone comes too late.
             _ => vec![],
@@ -234,21 +225,11 @@ impl Endpoint {
     }
 
     fn up(&mut self, peer: String, facts: Facts, now: Moment) -> Vec<Order> {
-        let attempt = if self.role == Role::Dialler {
-            self.failed + 1
-        } else {
-            0
-        };
+        let attempt = if self.role == Role::Dialler { self.failed + 1 } else { 0 };
         self.failed = 0;
         self.has_shown = true;
         self.phase = Phase::Up { since: now };
-        let connected = Connected {
-            resumed: false,
-            redelivered: 0,
-            lost: 0,
-            attempt,
-            peer,
-        };
+        let connected = Connected { resumed: false, redelivered: 0, lost: 0, attempt, peer };
         let mut orders = vec![Order::Deliver(Event::Connected(connected))];
         if self.closing.is_some() {
             self.phase = Phase::Draining { is_heard: false };
@@ -265,11 +246,7 @@ impl Endpoint {
     /// A dialler's link ended. Back-off starts afresh if the link was of use.
     fn broke(&mut self, fault: Fault, since: Moment, facts: Facts, now: Moment) -> Vec<Order> {
         let is_useful = |longest| facts.brought_message || now.saturating_sub(since) >= longest;
-        if let Some(backoff) = self
-            .backoff
-            .as_mut()
-            .filter(|backoff| is_useful(backoff.longest()))
-        {
+        if let Some(backoff) = self.backoff.as_mut().filter(|backoff| is_useful(backoff.longest())) {
             backoff.reset();
         }
         let mut orders = vec![Order::HangUp];
@@ -298,11 +275,7 @@ impl Endpoint {
         };
         let mut orders = vec![Order::Deliver(Event::Disconnected(disconnected))];
         match wait {
-            Some(wait) => {
-                self.phase = Phase::Resting {
-                    until: now.saturating_add(wait),
-                }
-            }
+            Some(wait) => self.phase = Phase::Resting { until: now.saturating_add(wait) },
             None => {
                 // Our own closing is the reason, whatever the link does meanwhile.
                 let reason = self.closing.map_or(fault.reason, |closing| closing.reason);
@@ -320,11 +293,7 @@ impl Endpoint {
 
     fn answered(&mut self, until: Moment, facts: Facts, now: Moment) -> Vec<Order> {
         let is_done = facts.queued == 0 && !facts.owes_answer;
-        if is_done || now >= until {
-            self.end(Reason::Eof, String::new(), facts)
-        } else {
-            vec![]
-        }
+        if is_done || now >= until { self.end(Reason::Eof, String::new(), facts) } else { vec![] }
     }
 
     fn close_unlinked(&mut self, reason: Reason, facts: Facts, now: Moment) -> Vec<Order> {
@@ -334,18 +303,12 @@ impl Endpoint {
         if facts.queued == 0 {
             return self.end(reason, String::new(), facts);
         }
-        self.closing = Some(Closing {
-            reason,
-            until: now.saturating_add(self.close_timeout),
-        });
+        self.closing = Some(Closing { reason, until: now.saturating_add(self.close_timeout) });
         vec![]
     }
 
     fn drain(&mut self, reason: Reason, is_heard: bool, facts: Facts, now: Moment) -> Vec<Order> {
-        self.closing = Some(Closing {
-            reason,
-            until: now.saturating_add(self.close_timeout),
-        });
+        self.closing = Some(Closing { reason, until: now.saturating_add(self.close_timeout) });
         self.phase = Phase::Draining { is_heard };
         self.drained(is_heard, facts)
     }
@@ -376,9 +339,7 @@ impl Endpoint {
     }
 
     fn end_closing(&mut self, facts: Facts) -> Vec<Order> {
-        let reason = self
-            .closing
-            .map_or(Reason::ClosedHere, |closing| closing.reason);
+        let reason = self.closing.map_or(Reason::ClosedHere, |closing| closing.reason);
         self.end(reason, String::new(), facts)
     }
 
@@ -391,17 +352,10 @@ impl Endpoint {
 
     fn ended(&mut self, reason: Reason, detail: String, facts: Facts) -> Vec<Order> {
         self.phase = Phase::Ended;
-        vec![Order::Deliver(Event::Closed(Closed {
-            reason,
-            detail,
-            undelivered: facts.queued,
-        }))]
+        vec![Order::Deliver(Event::Closed(Closed { reason, detail, undelivered: facts.queued }))]
     }
 }
 
 fn eof() -> Fault {
-    Fault {
-        reason: Reason::Eof,
-        detail: String::new(),
-    }
+    Fault { reason: Reason::Eof, detail: String::new() }
 }

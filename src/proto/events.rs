@@ -155,10 +155,7 @@ impl EventQueue {
 
     /// The value that comes before message `first`, if one does.
     pub fn front(&self, first: u64) -> Option<&Event> {
-        self.waiting
-            .front()
-            .filter(|(before, _)| *before <= first)
-            .map(|(_, event)| event)
+        self.waiting.front().filter(|(before, _)| *before <= first).map(|(_, event)| event)
     }
 
     /// Takes what `front` showed; Closed stays.
@@ -170,16 +167,12 @@ impl EventQueue {
 
     /// How many are ready in front of message `first`.
     pub fn ready(&self, first: u64) -> usize {
-        self.waiting
-            .iter()
-            .take_while(|(before, _)| *before <= first)
-            .count()
+        self.waiting.iter().take_while(|(before, _)| *before <= first).count()
     }
 
     /// Forgets everything but a Closed: this side closes and shows nothing more.
     pub fn clear(&mut self) {
-        self.waiting
-            .retain(|(_, event)| event.kind() == Kind::Closed);
+        self.waiting.retain(|(_, event)| event.kind() == Kind::Closed);
     }
 
     pub fn is_closed(&self) -> bool {
@@ -187,9 +180,7 @@ impl EventQueue {
     }
 
     fn refresh(&mut self, event: Event) {
-        if let (Some((_, Event::Disconnected(old))), Event::Disconnected(new)) =
-            (self.waiting.back_mut(), event)
-        {
+        if let (Some((_, Event::Disconnected(old))), Event::Disconnected(new)) = (self.waiting.back_mut(), event) {
             old.attempt = new.attempt;
             old.retry_in = new.retry_in;
             old.unconfirmed = new.unconfirmed;
@@ -214,18 +205,11 @@ impl EventQueue {
 
     /// What the second C becomes if D C D C begins at `at`; the outer None is behind the last four.
     fn merged_at(&self, at: usize, first: u64) -> Option<Option<Connected>> {
-        let place = |index: usize| {
-            self.waiting
-                .get(index)
-                .map(|(before, _)| (*before).max(first))
-        };
+        let place = |index: usize| self.waiting.get(index).map(|(before, _)| (*before).max(first));
         let event = |index: usize| self.waiting.get(index).map(|(_, event)| event);
         let behind = place(at + 3)?;
-        let (
-            Some(Event::Disconnected(_)),
-            Some(Event::Connected(old)),
-            Some(Event::Connected(new)),
-        ) = (event(at), event(at + 1), event(at + 3))
+        let (Some(Event::Disconnected(_)), Some(Event::Connected(old)), Some(Event::Connected(new))) =
+            (event(at), event(at + 1), event(at + 3))
         else {
             return Some(None);
         };
@@ -243,32 +227,16 @@ mod tests {
     use super::*;
 
     fn up(lost: u64, resumed: bool) -> Event {
-        Event::Connected(Connected {
-            resumed,
-            redelivered: 0,
-            lost,
-            attempt: 1,
-            peer: String::new(),
-        })
+        Event::Connected(Connected { resumed, redelivered: 0, lost, attempt: 1, peer: String::new() })
     }
 
     fn down(attempt: u64) -> Event {
         let detail = String::new();
-        Event::Disconnected(Disconnected {
-            reason: Reason::Eof,
-            detail,
-            attempt,
-            retry_in: None,
-            unconfirmed: 0,
-        })
+        Event::Disconnected(Disconnected { reason: Reason::Eof, detail, attempt, retry_in: None, unconfirmed: 0 })
     }
 
     fn over() -> Event {
-        Event::Closed(Closed {
-            reason: Reason::ClosedHere,
-            detail: String::new(),
-            undelivered: 0,
-        })
+        Event::Closed(Closed { reason: Reason::ClosedHere, detail: String::new(), undelivered: 0 })
     }
 
     fn drain(queue: &mut EventQueue, first: u64) -> Vec<Event> {

@@ -71,17 +71,10 @@ impl Receiver {
         let before = self.inbox.unparsed();
         let arrival = self.inbox.feed(bytes);
         let has_new_frame = before == 0 || arrival != Arrival::default();
-        self.hearing
-            .heard(now, self.inbox.unparsed() > 0, has_new_frame);
-        if !self
-            .hearing
-            .spend(now, arrival.heartbeats, arrival.messages, bytes.len())
-        {
+        self.hearing.heard(now, self.inbox.unparsed() > 0, has_new_frame);
+        if !self.hearing.spend(now, arrival.heartbeats, arrival.messages, bytes.len()) {
             let detail = String::from("more heartbeats than any peer needs");
-            self.fault = Some(Fault {
-                reason: Reason::Flood,
-                detail,
-            });
+            self.fault = Some(Fault { reason: Reason::Flood, detail });
         }
         self.settle();
     }
@@ -337,11 +330,7 @@ mod tests {
     const NEVER: Duration = Duration::from_secs(1_000_000);
 
     fn options(count: usize) -> Options {
-        let buffer = Buffer {
-            policy: Policy::Fixed,
-            count,
-            max_bytes: 1 << 20,
-        };
+        let buffer = Buffer { policy: Policy::Fixed, count, max_bytes: 1 << 20 };
         let settings = Settings {
             heartbeat_interval: 0.5,
             heartbeat_timeout: Some(TIMEOUT.as_secs_f64()),
@@ -357,9 +346,7 @@ mod tests {
     }
 
     fn frames(count: u8) -> Vec<u8> {
-        (0..count)
-            .flat_map(|n| [&encode_header(1)[..], &[n]].concat())
-            .collect()
+        (0..count).flat_map(|n| [&encode_header(1)[..], &[n]].concat()).collect()
     }
 
     fn receiver(count: usize) -> Receiver {
@@ -370,21 +357,11 @@ mod tests {
     }
 
     fn connected() -> Event {
-        Event::Connected(Connected {
-            resumed: false,
-            redelivered: 0,
-            lost: 0,
-            attempt: 1,
-            peer: String::new(),
-        })
+        Event::Connected(Connected { resumed: false, redelivered: 0, lost: 0, attempt: 1, peer: String::new() })
     }
 
     fn closed() -> Event {
-        Event::Closed(Closed {
-            reason: Reason::ClosedHere,
-            detail: String::new(),
-            undelivered: 0,
-        })
+        Event::Closed(Closed { reason: Reason::ClosedHere, detail: String::new(), undelivered: 0 })
     }
 
     fn stats(receiver: &Receiver) -> Stats {
@@ -411,10 +388,7 @@ mod tests {
     fn a_frame_that_waited_for_the_reader_is_not_slow() {
         let mut receiver = receiver(2);
         receiver.feed(&encode_header(5), at(0));
-        receiver.feed(
-            &[&[7; 5][..], &frames(1), &encode_header(9)].concat(),
-            at(1),
-        );
+        receiver.feed(&[&[7; 5][..], &frames(1), &encode_header(9)].concat(), at(1));
         receiver.pop();
         receiver.pop();
         receiver.resume(at(60_000));
@@ -468,10 +442,7 @@ mod tests {
         assert_eq!(receiver.fault(), None);
         receiver.pop();
         receiver.pop();
-        assert_eq!(
-            receiver.fault().map(|fault| fault.reason),
-            Some(Reason::Protocol)
-        );
+        assert_eq!(receiver.fault().map(|fault| fault.reason), Some(Reason::Protocol));
         assert_eq!(receiver.front(), Some(Front::Message(&[2])));
     }
 
@@ -479,10 +450,7 @@ mod tests {
     fn a_flood_is_a_fault_and_a_peer_with_messages_is_none() {
         let mut flooded = receiver(9);
         flooded.feed(&[0; 1100 * 4], at(0));
-        assert_eq!(
-            flooded.fault().map(|fault| fault.reason),
-            Some(Reason::Flood)
-        );
+        assert_eq!(flooded.fault().map(|fault| fault.reason), Some(Reason::Flood));
         let mut busy = receiver(9);
         for _ in 0..2000 {
             busy.feed(&[&frames(1)[..], &[0; 4]].concat(), at(0));

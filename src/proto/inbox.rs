@@ -105,18 +105,12 @@ impl Inbox {
     /// Takes the oldest message away, and parses on where that makes room for more.
     pub fn pop(&mut self) -> Arrival {
         self.remove_front();
-        if self.has_unparsed() {
-            self.parse()
-        } else {
-            Arrival::default()
-        }
+        if self.has_unparsed() { self.parse() } else { Arrival::default() }
     }
 
     /// No byte more should be read: a fixed buffer holds what it may.
     pub fn is_full(&self) -> bool {
-        !self.limits.is_lossy()
-            && self.intake == Intake::Keep
-            && !self.limits.has_room(self.count, self.cost)
+        !self.limits.is_lossy() && self.intake == Intake::Keep && !self.limits.has_room(self.count, self.cost)
     }
 
     /// A buffer that was full is worth reading into again. Half empty, so that a slow reader does not
@@ -130,11 +124,7 @@ impl Inbox {
     pub fn cut(&mut self) -> bool {
         let limits = self.limits;
         if !limits.is_lossy() {
-            self.limits = Buffer {
-                count: usize::MAX,
-                max_bytes: u64::MAX,
-                ..limits
-            };
+            self.limits = Buffer { count: usize::MAX, max_bytes: u64::MAX, ..limits };
             self.parse();
             self.limits = limits;
         }
@@ -177,11 +167,7 @@ impl Inbox {
 
     /// The number of the message at the front, and of the next one to arrive.
     pub fn numbers(&self) -> (u64, u64) {
-        (
-            self.first,
-            self.first
-                .saturating_add(u64::try_from(self.count).unwrap_or(u64::MAX)),
-        )
+        (self.first, self.first.saturating_add(u64::try_from(self.count).unwrap_or(u64::MAX)))
     }
 
     /// Bytes of the frame that is not whole yet, or was not parsed for want of room.
@@ -209,35 +195,31 @@ impl Inbox {
     /// A whole message lies at `at`; returns where the next frame begins.
     fn receive(&mut self, at: usize, length: usize) -> usize {
         self.received += 1;
-        let next = at + HEADER + length;
+        let frame = HEADER + length;
         let has_room = self.limits.has_room(self.count, self.cost);
         if self.intake == Intake::Discard || (self.limits.policy == Policy::Dropping && !has_room) {
             self.dropped += 1;
-            return next;
+            return at + frame;
         }
+        let at = at - self.slide();
         if at != self.whole {
-            self.store.copy_within(at..next, self.whole);
+            self.store.copy_within(at..at + frame, self.whole);
         }
-        self.whole += HEADER + length;
+        self.whole += frame;
         self.count += 1;
         self.cost = self.cost.saturating_add(cost(length));
-        if self.limits.policy == Policy::Sliding {
-            self.slide(next)
-        } else {
-            next
-        }
+        at + frame
     }
 
-    /// The oldest make room until the newest alone remains or all fit; `next` moves with the store.
-    fn slide(&mut self, next: usize) -> usize {
+    /// In a sliding buffer the oldest make room for one more; returns by how much the store has moved.
+    fn slide(&mut self) -> usize {
         let before = self.store.len();
-        while self.count > 1
-            && (self.count > self.limits.count || self.cost > self.limits.max_bytes)
-        {
+        let is_sliding = self.limits.policy == Policy::Sliding;
+        while is_sliding && self.count > 0 && !self.limits.has_room(self.count, self.cost) {
             self.remove_front();
             self.dropped += 1;
         }
-        next - (before - self.store.len())
+        before - self.store.len()
     }
 
     fn remove_front(&mut self) {
@@ -269,11 +251,7 @@ mod tests {
     use super::*;
 
     fn buffer(policy: Policy, count: usize) -> Buffer {
-        Buffer {
-            policy,
-            count,
-            max_bytes: 1 << 30,
-        }
+        Buffer { policy, count, max_bytes: 1 << 30 }
     }
 
     fn inbox(policy: Policy, count: usize) -> Inbox {
@@ -303,9 +281,7 @@ mod tests {
 
     #[test]
     fn a_stream_cut_anywhere_gives_the_same_messages() {
-        let messages: Vec<Vec<u8>> = (1..40u8)
-            .map(|n| vec![n; usize::from(n) * 7 % 31 + 1])
-            .collect();
+        let messages: Vec<Vec<u8>> = (1..40u8).map(|n| vec![n; usize::from(n) * 7 % 31 + 1]).collect();
         let mut stream = Vec::new();
         for message in &messages {
             stream.extend(frame(message));
@@ -313,10 +289,7 @@ mod tests {
         }
         for step in 1..stream.len() {
             let mut inbox = inbox(Policy::Fixed, 1000);
-            let heartbeats: u64 = stream
-                .chunks(step)
-                .map(|chunk| inbox.feed(chunk).heartbeats)
-                .sum();
+            let heartbeats: u64 = stream.chunks(step).map(|chunk| inbox.feed(chunk).heartbeats).sum();
             assert_eq!(heartbeats, 39);
             assert_eq!(take_all(&mut inbox), messages);
             assert_eq!(inbox.unparsed(), 0);
@@ -336,11 +309,7 @@ mod tests {
 
     #[test]
     fn a_buffer_limited_by_bytes_takes_one_oversized_message_alone() {
-        let limits = Buffer {
-            policy: Policy::Fixed,
-            count: 100,
-            max_bytes: 200,
-        };
+        let limits = Buffer { policy: Policy::Fixed, count: 100, max_bytes: 200 };
         let mut inbox = Inbox::new(limits, HARD_MAX_SIZE);
         inbox.feed(&frame(&[7; 1000]));
         assert!(inbox.is_full() && !inbox.is_half_empty());
@@ -352,19 +321,13 @@ mod tests {
     fn lossy_buffers_count_what_they_drop() {
         let mut dropping = inbox(Policy::Dropping, 3);
         dropping.feed(&numbered(0..10));
-        assert_eq!(
-            (dropping.received(), dropping.dropped(), dropping.waiting()),
-            (10, 7, 3)
-        );
+        assert_eq!((dropping.received(), dropping.dropped(), dropping.waiting()), (10, 7, 3));
         assert_eq!(take_all(&mut dropping), numbers(0..3));
         let mut sliding = inbox(Policy::Sliding, 3);
         for chunk in numbered(0..10).chunks(5) {
             sliding.feed(chunk);
         }
-        assert_eq!(
-            (sliding.received(), sliding.dropped(), sliding.numbers()),
-            (10, 7, (7, 10))
-        );
+        assert_eq!((sliding.received(), sliding.dropped(), sliding.numbers()), (10, 7, (7, 10)));
         assert_eq!(take_all(&mut sliding), numbers(7..10));
     }
 
@@ -380,10 +343,7 @@ mod tests {
     fn messages_in_front_of_an_illegal_frame_are_delivered() {
         let mut inbox = inbox(Policy::Fixed, 10);
         inbox.feed(&[numbered(0..2), vec![0xff, 0, 0, 0], numbered(2..4)].concat());
-        assert_eq!(
-            inbox.fault().map(|fault| fault.reason),
-            Some(Reason::Protocol)
-        );
+        assert_eq!(inbox.fault().map(|fault| fault.reason), Some(Reason::Protocol));
         assert_eq!(take_all(&mut inbox), numbers(0..2));
     }
 
@@ -405,10 +365,7 @@ mod tests {
         let mut inbox = inbox(Policy::Fixed, 2);
         inbox.feed(&[numbered(0..5), vec![0, 0, 0, 4, 1]].concat());
         inbox.clear();
-        assert_eq!(
-            (inbox.waiting(), inbox.received(), inbox.dropped()),
-            (0, 5, 5)
-        );
+        assert_eq!((inbox.waiting(), inbox.received(), inbox.dropped()), (0, 5, 5));
         assert!(inbox.cut());
         assert_eq!((inbox.waiting(), inbox.front()), (0, None));
     }

@@ -27,13 +27,7 @@ pub struct Hearing {
 
 impl Hearing {
     pub fn new(timeout: Duration, now: Moment) -> Self {
-        Self {
-            timeout,
-            heard: now,
-            frame_began: None,
-            is_paused: false,
-            budget: Budget::new(now),
-        }
+        Self { timeout, heard: now, frame_began: None, is_paused: false, budget: Budget::new(now) }
     }
 
     /// `bytes` came; afterwards a frame is unfinished or none is. `has_new_frame` says that the
@@ -75,10 +69,7 @@ impl Hearing {
             return None;
         }
         let silence = self.heard.saturating_add(self.timeout);
-        Some(
-            self.frame_deadline(unfinished)
-                .map_or(silence, |frame| frame.min(silence)),
-        )
+        Some(self.frame_deadline(unfinished).map_or(silence, |frame| frame.min(silence)))
     }
 
     /// The verdict, after a look that was made at `now`.
@@ -89,16 +80,13 @@ impl Hearing {
         if now >= self.heard.saturating_add(self.timeout) {
             return Some(Reason::HeartbeatTimeout);
         }
-        self.frame_deadline(unfinished)
-            .filter(|deadline| now >= *deadline)
-            .map(|_| Reason::SlowFrame)
+        self.frame_deadline(unfinished).filter(|deadline| now >= *deadline).map(|_| Reason::SlowFrame)
     }
 
     fn frame_deadline(&self, unfinished: usize) -> Option<Moment> {
         let bytes = u32::try_from(unfinished).unwrap_or(u32::MAX);
         let earned = Duration::from_secs(1) * bytes / SLOWEST_FRAME;
-        self.frame_began
-            .map(|began| began.saturating_add(self.timeout).saturating_add(earned))
+        self.frame_began.map(|began| began.saturating_add(self.timeout).saturating_add(earned))
     }
 }
 
@@ -111,10 +99,7 @@ pub struct Speaking {
 
 impl Speaking {
     pub fn new(interval: Duration, now: Moment) -> Self {
-        Self {
-            interval,
-            spoke: now,
-        }
+        Self { interval, spoke: now }
     }
 
     pub fn spoke(&mut self, now: Moment) {
@@ -139,10 +124,7 @@ impl Budget {
     const BYTES_PER_UNIT: f64 = 4096.0;
 
     fn new(now: Moment) -> Self {
-        Self {
-            left: Self::SIZE,
-            filled: now,
-        }
+        Self { left: Self::SIZE, filled: now }
     }
 
     /// Refills beyond the brim: nobody emptied the kernel's buffer for a while.
@@ -157,8 +139,7 @@ impl Budget {
             return true;
         }
         let elapsed = now.saturating_sub(self.filled).as_secs_f64();
-        let earned =
-            elapsed * Self::PER_SECOND + exact(messages) + exact_size(bytes) / Self::BYTES_PER_UNIT;
+        let earned = elapsed * Self::PER_SECOND + exact(messages) + exact_size(bytes) / Self::BYTES_PER_UNIT;
         self.left = (self.left + earned).min(Self::SIZE.max(self.left)) - exact(heartbeats);
         self.filled = now;
         self.left >= 0.0
@@ -200,10 +181,7 @@ mod tests {
         let mut hearing = Hearing::new(TIMEOUT, at(0));
         hearing.heard(at(10), true, true);
         hearing.pause();
-        assert_eq!(
-            (hearing.deadline(5), hearing.judge(at(999_999), 5)),
-            (None, None)
-        );
+        assert_eq!((hearing.deadline(5), hearing.judge(at(999_999), 5)), (None, None));
         hearing.heard(at(1_000_000), true, false);
         assert_eq!(hearing.deadline(0), Some(at(1_002_000)));
     }

@@ -2,10 +2,7 @@
 //! runtime or Python. Time comes in as a [`Moment`], bytes come in as slices, orders go out as values,
 //! so that the simulator runs exactly what ships.
 #![deny(clippy::indexing_slicing, clippy::as_conversions)]
-#![cfg_attr(
-    test,
-    allow(clippy::indexing_slicing, clippy::as_conversions, clippy::unwrap_used)
-)]
+#![cfg_attr(test, allow(clippy::indexing_slicing, clippy::as_conversions, clippy::unwrap_used))]
 
 pub mod account;
 pub mod backoff;
@@ -26,7 +23,5 @@ pub const MESSAGE_OVERHEAD: u64 = 64;
 
 /// The cost of a message of `length` bytes.
 pub fn cost(length: usize) -> u64 {
-    u64::try_from(length)
-        .unwrap_or(u64::MAX)
-        .saturating_add(MESSAGE_OVERHEAD)
+    u64::try_from(length).unwrap_or(u64::MAX).saturating_add(MESSAGE_OVERHEAD)
 }

@@ -52,11 +52,8 @@ impl Buffer {
     /// # Errors
     /// When a limit is zero or negative.
     pub fn new(policy: Policy, count: i64, max_bytes: i64) -> Result<Self, Invalid> {
-        let buffer = Self {
-            policy,
-            count: size("a buffer's count", count)?,
-            max_bytes: positive("max_bytes", max_bytes)?,
-        };
+        let buffer =
+            Self { policy, count: size("a buffer's count", count)?, max_bytes: positive("max_bytes", max_bytes)? };
         Ok(buffer)
     }
 
@@ -94,16 +91,9 @@ impl Retry {
             return Err(Invalid(format!("factor must be at least 1, not {factor}")));
         }
         if maximum < initial {
-            return Err(Invalid(format!(
-                "maximum must be at least initial ({initial} s), not {maximum} s"
-            )));
+            return Err(Invalid(format!("maximum must be at least initial ({initial} s), not {maximum} s")));
         }
-        Ok(Self {
-            initial: seconds("initial", initial)?,
-            factor,
-            maximum: seconds("maximum", maximum)?,
-            jitter,
-        })
+        Ok(Self { initial: seconds("initial", initial)?, factor, maximum: seconds("maximum", maximum)?, jitter })
     }
 
     /// Every wait the same.
@@ -112,12 +102,7 @@ impl Retry {
     /// When the period is not positive.
     pub fn fixed(period: f64) -> Result<Self, Invalid> {
         let period = seconds("reconnect", period)?;
-        Ok(Self {
-            initial: period,
-            factor: 1.0,
-            maximum: period,
-            jitter: Jitter::None,
-        })
+        Ok(Self { initial: period, factor: 1.0, maximum: period, jitter: Jitter::None })
     }
 }
 
@@ -182,12 +167,7 @@ impl Default for Settings {
             count: usize::try_from(BUFFER_COUNT).unwrap_or(usize::MAX),
             max_bytes: BUFFER_BYTES,
         };
-        let retry = Retry::new(
-            BACKOFF_INITIAL,
-            BACKOFF_FACTOR,
-            BACKOFF_MAXIMUM,
-            Jitter::Full,
-        );
+        let retry = Retry::new(BACKOFF_INITIAL, BACKOFF_FACTOR, BACKOFF_MAXIMUM, Jitter::Full);
         Self {
             heartbeat_interval: HEARTBEAT_INTERVAL,
             heartbeat_timeout: None,
@@ -211,9 +191,7 @@ impl Default for Settings {
 pub fn seconds(name: &str, value: f64) -> Result<Duration, Invalid> {
     match Duration::try_from_secs_f64(value) {
         Ok(duration) if duration > Duration::ZERO && value <= LONGEST => Ok(duration),
-        _ => Err(Invalid(format!(
-            "{name} must be above 0 and at most {LONGEST} s, not {value} s"
-        ))),
+        _ => Err(Invalid(format!("{name} must be above 0 and at most {LONGEST} s, not {value} s"))),
     }
 }
 
@@ -235,26 +213,19 @@ fn positive(name: &str, value: i64) -> Result<u64, Invalid> {
 fn max_size(value: i64) -> Result<usize, Invalid> {
     let checked = size("max_size", value)?;
     if checked > HARD_MAX_SIZE {
-        return Err(Invalid(format!(
-            "max_size must be at most {HARD_MAX_SIZE} bytes, not {value}"
-        )));
+        return Err(Invalid(format!("max_size must be at most {HARD_MAX_SIZE} bytes, not {value}")));
     }
     Ok(checked)
 }
 
 fn heartbeat_timeout(interval: f64, timeout: Option<f64>) -> Result<Duration, Invalid> {
     let Some(timeout) = timeout else {
-        return seconds(
-            "heartbeat_timeout",
-            (interval * DEFAULT_TIMEOUT_INTERVALS).max(LEAST_DEFAULT_TIMEOUT),
-        );
+        return seconds("heartbeat_timeout", (interval * DEFAULT_TIMEOUT_INTERVALS).max(LEAST_DEFAULT_TIMEOUT));
     };
     let least = (interval * 2.0).max(LEAST_HEARTBEAT_TIMEOUT);
     if timeout < least {
         let rule = "twice the heartbeat_interval and 0.1 s";
-        return Err(Invalid(format!(
-            "heartbeat_timeout must be at least {least} s ({rule}), not {timeout} s"
-        )));
+        return Err(Invalid(format!("heartbeat_timeout must be at least {least} s ({rule}), not {timeout} s")));
     }
     seconds("heartbeat_timeout", timeout)
 }
@@ -268,23 +239,14 @@ mod tests {
 
     #[test]
     fn the_default_timeout_is_four_intervals_and_at_least_twenty_seconds() {
-        assert_eq!(
-            heartbeat_timeout(1.0, None).unwrap(),
-            Duration::from_secs(20)
-        );
-        assert_eq!(
-            heartbeat_timeout(6.0, None).unwrap(),
-            Duration::from_secs(24)
-        );
+        assert_eq!(heartbeat_timeout(1.0, None).unwrap(), Duration::from_secs(20));
+        assert_eq!(heartbeat_timeout(6.0, None).unwrap(), Duration::from_secs(24));
     }
 
     #[test]
     fn a_timeout_below_twice_the_interval_names_both_numbers() {
         let Invalid(text) = heartbeat_timeout(1.0, Some(1.5)).unwrap_err();
-        assert!(
-            text.contains("at least 2 s") && text.contains("not 1.5 s"),
-            "{text}"
-        );
+        assert!(text.contains("at least 2 s") && text.contains("not 1.5 s"), "{text}");
         assert!(heartbeat_timeout(0.01, Some(0.05)).is_err());
         assert!(heartbeat_timeout(0.01, Some(0.1)).is_ok());
     }

@@ -75,8 +75,7 @@ impl Outbox {
         self.entered += 1;
         self.count += 1;
         self.cost = self.cost.saturating_add(cost(payload.len()));
-        self.waiting
-            .extend_from_slice(&encode_header(payload.len()));
+        self.waiting.extend_from_slice(&encode_header(payload.len()));
         self.waiting.extend_from_slice(payload);
         Push::Accepted
     }
@@ -107,10 +106,7 @@ impl Outbox {
 
     /// All that is unsent, in order.
     pub fn unsent(&self) -> [&[u8]; 2] {
-        [
-            self.begun.get(self.begun_written..).unwrap_or_default(),
-            &self.waiting,
-        ]
+        [self.begun.get(self.begun_written..).unwrap_or_default(), &self.waiting]
     }
 
     /// The kernel took `written` bytes of `unsent`.
@@ -160,11 +156,7 @@ impl Outbox {
 
     /// How many messages had entered before the oldest that is here: none of those is left.
     pub fn gone(&self) -> u64 {
-        if self.has_begun() {
-            self.begun_behind
-        } else {
-            self.waiting_behind()
-        }
+        if self.has_begun() { self.begun_behind } else { self.waiting_behind() }
     }
 
     /// Bytes that wait to be written.
@@ -174,13 +166,8 @@ impl Outbox {
 
     /// Whether a fixed buffer would accept one more.
     pub fn has_room(&self) -> bool {
-        let begun = if self.begun.is_empty() {
-            0
-        } else {
-            cost(self.begun.len() - HEADER)
-        };
-        self.limits
-            .has_room(self.count, self.cost.saturating_add(begun))
+        let begun = if self.begun.is_empty() { 0 } else { cost(self.begun.len() - HEADER) };
+        self.limits.has_room(self.count, self.cost.saturating_add(begun))
     }
 
     /// Given to a send that did not raise, those included that a policy refused.
@@ -234,9 +221,7 @@ impl Outbox {
     /// The length of the oldest waiting frame.
     fn front_frame(&self) -> Option<usize> {
         let header = self.waiting.first_chunk::<HEADER>()?;
-        usize::try_from(u32::from_be_bytes(*header))
-            .ok()
-            .map(|length| HEADER + length)
+        usize::try_from(u32::from_be_bytes(*header)).ok().map(|length| HEADER + length)
     }
 
     /// A waiting frame has left the waiting zone.
@@ -259,11 +244,7 @@ mod tests {
     use super::*;
 
     fn outbox(policy: Policy, count: usize) -> Outbox {
-        Outbox::new(Buffer {
-            policy,
-            count,
-            max_bytes: 1 << 30,
-        })
+        Outbox::new(Buffer { policy, count, max_bytes: 1 << 30 })
     }
 
     fn frame(payload: &[u8]) -> Vec<u8> {
@@ -303,10 +284,7 @@ mod tests {
         assert_eq!((outbox.confirmed(), outbox.queued()), (1, 1));
         outbox.rewind();
         outbox.push(b"third");
-        assert_eq!(
-            unsent(&outbox),
-            [frame(b"second"), frame(b"third")].concat()
-        );
+        assert_eq!(unsent(&outbox), [frame(b"second"), frame(b"third")].concat());
         assert_eq!(outbox.queued(), 2);
     }
 
@@ -318,10 +296,7 @@ mod tests {
         outbox.wrote(5);
         assert_eq!((outbox.confirmed(), outbox.is_empty()), (1, true));
         outbox.passed(b"payload", 11);
-        assert_eq!(
-            (outbox.confirmed(), outbox.accepted(), outbox.queued()),
-            (2, 2, 0)
-        );
+        assert_eq!((outbox.confirmed(), outbox.accepted(), outbox.queued()), (2, 2, 0));
     }
 
     #[test]
@@ -345,14 +320,8 @@ mod tests {
         for n in 0..5u8 {
             assert_eq!(outbox.push(&[n]), Push::Accepted);
         }
-        assert_eq!(
-            unsent(&outbox),
-            [frame(b"begun")[1..].to_vec(), frame(&[3]), frame(&[4])].concat()
-        );
-        assert_eq!(
-            (outbox.accepted(), outbox.dropped(), outbox.queued()),
-            (6, 3, 3)
-        );
+        assert_eq!(unsent(&outbox), [frame(b"begun")[1..].to_vec(), frame(&[3]), frame(&[4])].concat());
+        assert_eq!((outbox.accepted(), outbox.dropped(), outbox.queued()), (6, 3, 3));
     }
 
     #[test]
@@ -376,10 +345,7 @@ mod tests {
         let mut dropping = outbox(Policy::Dropping, 1);
         assert_eq!(dropping.push(b"a"), Push::Accepted);
         assert_eq!(dropping.push(b"b"), Push::Refused);
-        assert_eq!(
-            (dropping.accepted(), dropping.dropped(), dropping.queued()),
-            (2, 1, 1)
-        );
+        assert_eq!((dropping.accepted(), dropping.dropped(), dropping.queued()), (2, 1, 1));
         let mut fixed = outbox(Policy::Fixed, 1);
         fixed.push(b"a");
         assert_eq!(fixed.push(b"b"), Push::Full);
@@ -388,11 +354,7 @@ mod tests {
 
     #[test]
     fn one_oversized_message_passes_alone() {
-        let mut outbox = Outbox::new(Buffer {
-            policy: Policy::Fixed,
-            count: 10,
-            max_bytes: 100,
-        });
+        let mut outbox = Outbox::new(Buffer { policy: Policy::Fixed, count: 10, max_bytes: 100 });
         assert_eq!(outbox.push(&[0; 1000]), Push::Accepted);
         assert_eq!(outbox.push(b"x"), Push::Full);
     }

@@ -93,20 +93,13 @@ impl Bridge {
         if let Some(calling) = CALLING.with_borrow(Clone::clone) {
             return Ok(Some(calling));
         }
-        let getter = RUNNING_LOOP.get_or_try_init(py, || {
-            py.import("asyncio.events")?
-                .getattr("_get_running_loop")
-                .map(Bound::unbind)
-        })?;
+        let getter = RUNNING_LOOP
+            .get_or_try_init(py, || py.import("asyncio.events")?.getattr("_get_running_loop").map(Bound::unbind))?;
         let event_loop = getter.bind(py).call0()?;
         if event_loop.is_none() {
             return Ok(None);
         }
-        let last = LAST.with_borrow(|last| {
-            last.as_ref()
-                .filter(|last| last.is_of(&event_loop))
-                .cloned()
-        });
+        let last = LAST.with_borrow(|last| last.as_ref().filter(|last| last.is_of(&event_loop)).cloned());
         if last.is_some() {
             return Ok(last);
         }
@@ -146,12 +139,7 @@ impl Bridge {
     }
 
     fn is_of(&self, event_loop: &Bound<'_, PyAny>) -> bool {
-        self.is_alive()
-            && self
-                .event_loop
-                .bind(event_loop.py())
-                .upgrade()
-                .is_some_and(|own| own.is(event_loop))
+        self.is_alive() && self.event_loop.bind(event_loop.py()).upgrade().is_some_and(|own| own.is(event_loop))
     }
 
     /// The loop, on whose thread this is called.
@@ -186,11 +174,7 @@ impl Bridge {
     /// Before anything is to wake this loop: its descriptor is watched.
     pub fn prepare(&self, py: Python<'_>) -> PyResult<()> {
         let is_open = self.inbound.lock().signal.is_some();
-        if is_open {
-            Ok(())
-        } else {
-            self.open_signal(py)
-        }
+        if is_open { Ok(()) } else { self.open_signal(py) }
     }
 
     /// Flushes what `link` corked at the end of this turn of the loop.
@@ -200,12 +184,8 @@ impl Bridge {
         let is_first = corked.len() == 1;
         drop(corked);
         if is_first {
-            let callback = Callback {
-                bridge: self.strong()?,
-                task: Task::Flush,
-            };
-            self.event_loop(py)?
-                .call_method1(intern!(py, "call_soon"), (callback,))?;
+            let callback = Callback { bridge: self.strong()?, task: Task::Flush };
+            self.event_loop(py)?.call_method1(intern!(py, "call_soon"), (callback,))?;
         }
         Ok(())
     }
@@ -245,19 +225,13 @@ impl Bridge {
     }
 
     fn strong(&self) -> PyResult<Arc<Self>> {
-        self.me
-            .upgrade()
-            .ok_or_else(|| PyRuntimeError::new_err("the event loop is gone"))
+        self.me.upgrade().ok_or_else(|| PyRuntimeError::new_err("the event loop is gone"))
     }
 
     fn open_signal(&self, py: Python<'_>) -> PyResult<()> {
         let signal = Arc::new(Signal::new()?);
-        let callback = Callback {
-            bridge: self.strong()?,
-            task: Task::Drain(Arc::clone(&signal)),
-        };
-        self.event_loop(py)?
-            .call_method1(intern!(py, "add_reader"), (signal.as_raw_fd(), callback))?;
+        let callback = Callback { bridge: self.strong()?, task: Task::Drain(Arc::clone(&signal)) };
+        self.event_loop(py)?.call_method1(intern!(py, "add_reader"), (signal.as_raw_fd(), callback))?;
         let mut inbound = self.inbound.lock();
         inbound.signal = Some(signal);
         inbound.is_told = false;
@@ -274,15 +248,10 @@ impl Bridge {
         }
         let signal = {
             let mut inbound = self.inbound.lock();
-            if inbound.work.is_empty() {
-                inbound.signal.take()
-            } else {
-                None
-            }
+            if inbound.work.is_empty() { inbound.signal.take() } else { None }
         };
         if let Some(signal) = signal {
-            self.event_loop(py)?
-                .call_method1(intern!(py, "remove_reader"), (signal.as_raw_fd(),))?;
+            self.event_loop(py)?.call_method1(intern!(py, "remove_reader"), (signal.as_raw_fd(),))?;
         }
         Ok(())
     }
@@ -293,11 +262,7 @@ impl Bridge {
         loop {
             let next = {
                 let mut inbound = self.inbound.lock();
-                let next = if resumed < RESUMES {
-                    inbound.work.pop_front()
-                } else {
-                    None
-                };
+                let next = if resumed < RESUMES { inbound.work.pop_front() } else { None };
                 if next.is_none() {
                     inbound.is_told = false;
                     if !inbound.work.is_empty() {
@@ -333,27 +298,15 @@ impl Bridge {
     /// Brings the selector in line with what the connection wants watched.
     fn sync_link(&self, py: Python<'_>, link: &Arc<Link>) -> PyResult<()> {
         let entry = self.watched.lock().remove(&link.id());
-        let (old_read, old_write) = entry
-            .map(|entry| (entry.read, entry.write))
-            .unwrap_or_default();
+        let (old_read, old_write) = entry.map(|entry| (entry.read, entry.write)).unwrap_or_default();
         let (read, write) = (link.socket_to_read(self.id), link.socket_to_write(self.id));
         let event_loop = self.event_loop(py)?;
-        self.watch(
-            &event_loop,
-            (&old_read, &read),
-            ("remove_reader", "add_reader"),
-            || Task::Read(Arc::clone(link)),
-        )?;
-        self.watch(
-            &event_loop,
-            (&old_write, &write),
-            ("remove_writer", "add_writer"),
-            || Task::Write(Arc::clone(link)),
-        )?;
+        self.watch(&event_loop, (&old_read, &read), ("remove_reader", "add_reader"), || Task::Read(Arc::clone(link)))?;
+        self.watch(&event_loop, (&old_write, &write), ("remove_writer", "add_writer"), || {
+            Task::Write(Arc::clone(link))
+        })?;
         if read.is_some() || write.is_some() || link.is_read_by(self.id) {
-            self.watched
-                .lock()
-                .insert(link.id(), Watched { read, write });
+            self.watched.lock().insert(link.id(), Watched { read, write });
         }
         Ok(())
     }
@@ -372,10 +325,7 @@ impl Bridge {
             event_loop.call_method1(remove, (old.as_raw_fd(),))?;
         }
         if let Some(new) = new {
-            let callback = Callback {
-                bridge: self.strong()?,
-                task: task(),
-            };
+            let callback = Callback { bridge: self.strong()?, task: task() };
             event_loop.call_method1(add, (new.as_raw_fd(), callback))?;
         }
         Ok(())
@@ -406,10 +356,7 @@ pub fn forget_closed_loops(py: Python<'_>) {
     for bridge in known {
         let event_loop = bridge.event_loop.bind(py).upgrade();
         let is_closed = event_loop.is_none_or(|event_loop| {
-            event_loop
-                .call_method0(intern!(py, "is_closed"))
-                .and_then(|closed| closed.is_truthy())
-                .unwrap_or(true)
+            event_loop.call_method0(intern!(py, "is_closed")).and_then(|closed| closed.is_truthy()).unwrap_or(true)
         });
         if is_closed {
             bridge.end();

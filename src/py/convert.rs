@@ -35,13 +35,11 @@ impl<'py> Payload<'py> {
         };
         let (length, max_size) = (payload.as_slice().len(), link.options().max_size);
         if length == 0 {
-            let text =
-                "an empty message cannot be sent on the net.async wire: length 0 is its heartbeat";
+            let text = "an empty message cannot be sent on the net.async wire: length 0 is its heartbeat";
             return Err(PyValueError::new_err(text));
         }
         if length > max_size {
-            let text =
-                format!("a message may have at most {max_size} bytes (max_size), not {length}");
+            let text = format!("a message may have at most {max_size} bytes (max_size), not {length}");
             return Err(error_class(data.py(), "MessageTooLarge", text));
         }
         Ok(payload)
@@ -88,14 +86,11 @@ impl View {
     fn new(data: &Bound<'_, PyAny>) -> PyResult<Self> {
         let mut view: Box<MaybeUninit<ffi::Py_buffer>> = Box::new(MaybeUninit::zeroed());
         // SAFETY: `data` is alive, `view` is writable; on success the exporter has filled it.
-        let status =
-            unsafe { ffi::PyObject_GetBuffer(data.as_ptr(), view.as_mut_ptr(), ffi::PyBUF_SIMPLE) };
+        let status = unsafe { ffi::PyObject_GetBuffer(data.as_ptr(), view.as_mut_ptr(), ffi::PyBUF_SIMPLE) };
         if status != 0 {
             let error = PyErr::fetch(data.py());
             if error.is_instance_of::<PyBufferError>(data.py()) {
-                return Err(PyTypeError::new_err(
-                    "data must be a C-contiguous bytes-like object",
-                ));
+                return Err(PyTypeError::new_err("data must be a C-contiguous bytes-like object"));
             }
             return Err(error);
         }
@@ -126,9 +121,7 @@ impl Drop for View {
 pub fn timeout(value: Option<f64>) -> PyResult<Option<Duration>> {
     let Some(value) = value else { return Ok(None) };
     if value.is_nan() || value < 0.0 {
-        return Err(PyValueError::new_err(format!(
-            "timeout must be at least 0 s, not {value} s"
-        )));
+        return Err(PyValueError::new_err(format!("timeout must be at least 0 s, not {value} s")));
     }
     // What does not fit is longer than anybody waits.
     Ok(Duration::try_from_secs_f64(value).ok())
@@ -138,12 +131,12 @@ pub fn timeout(value: Option<f64>) -> PyResult<Option<Duration>> {
 pub fn check_confirm(confirm: Option<&str>) -> PyResult<()> {
     match confirm {
         None => Ok(()),
-        Some("received" | "consumed") => Err(PyValueError::new_err(
-            "confirm needs a protocol that confirms, and net.async does not",
-        )),
-        Some(other) => Err(PyValueError::new_err(format!(
-            "confirm must be 'received', 'consumed' or None, not {other:?}"
-        ))),
+        Some("received" | "consumed") => {
+            Err(PyValueError::new_err("confirm needs a protocol that confirms, and net.async does not"))
+        }
+        Some(other) => {
+            Err(PyValueError::new_err(format!("confirm must be 'received', 'consumed' or None, not {other:?}")))
+        }
     }
 }
 
@@ -151,10 +144,8 @@ pub fn check_confirm(confirm: Option<&str>) -> PyResult<()> {
 pub fn stop_iteration(_py: Python<'_>, value: Py<PyAny>) -> PyResult<Option<Py<PyAny>>> {
     // PyErr_SetObject unpacks tuples and takes exceptions for the instance itself: those are wrapped.
     // SAFETY: attached; both checks read the type of a live object.
-    let must_wrap = unsafe {
-        ffi::PyTuple_Check(value.as_ptr()) != 0
-            || ffi::PyExceptionInstance_Check(value.as_ptr()) != 0
-    };
+    let must_wrap =
+        unsafe { ffi::PyTuple_Check(value.as_ptr()) != 0 || ffi::PyExceptionInstance_Check(value.as_ptr()) != 0 };
     if must_wrap {
         return Err(pyo3::exceptions::PyStopIteration::new_err((value,)));
     }

@@ -14,18 +14,14 @@ static VALUES: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
 static ERRORS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
 
 fn values(py: Python<'_>) -> PyResult<&Bound<'_, PyAny>> {
-    let module = VALUES.get_or_try_init(py, || {
-        py.import("netasync.values")
-            .map(|module| module.into_any().unbind())
-    })?;
+    let module =
+        VALUES.get_or_try_init(py, || py.import("netasync.values").map(|module| module.into_any().unbind()))?;
     Ok(module.bind(py))
 }
 
 fn errors(py: Python<'_>) -> PyResult<&Bound<'_, PyAny>> {
-    let module = ERRORS.get_or_try_init(py, || {
-        py.import("netasync.errors")
-            .map(|module| module.into_any().unbind())
-    })?;
+    let module =
+        ERRORS.get_or_try_init(py, || py.import("netasync.errors").map(|module| module.into_any().unbind()))?;
     Ok(module.bind(py))
 }
 
@@ -38,11 +34,7 @@ pub fn error_class(py: Python<'_>, name: &str, text: impl Into<String>) -> PyErr
 }
 
 pub fn closed_error(py: Python<'_>) -> PyErr {
-    error_class(
-        py,
-        "ClosedError",
-        "the connection has ended: nobody will take this message",
-    )
+    error_class(py, "ClosedError", "the connection has ended: nobody will take this message")
 }
 
 pub fn shut_down_error(py: Python<'_>) -> PyErr {
@@ -59,10 +51,7 @@ fn build(py: Python<'_>, name: &str, fields: &[(&str, Bound<'_, PyAny>)]) -> PyR
     for (field, value) in fields {
         keywords.set_item(field, value)?;
     }
-    Ok(values(py)?
-        .getattr(name)?
-        .call((), Some(&keywords))?
-        .unbind())
+    Ok(values(py)?.getattr(name)?.call((), Some(&keywords))?.unbind())
 }
 
 fn any<'py, T: IntoPyObject<'py>>(py: Python<'py>, value: T) -> PyResult<Bound<'py, PyAny>> {
@@ -89,10 +78,7 @@ pub fn event(py: Python<'_>, event: &Event) -> PyResult<Py<PyAny>> {
                 ("reason", reason(py, disconnected.reason)?),
                 ("detail", any(py, &disconnected.detail)?),
                 ("attempt", any(py, disconnected.attempt)?),
-                (
-                    "retry_in",
-                    any(py, disconnected.retry_in.map(|wait| wait.as_secs_f64()))?,
-                ),
+                ("retry_in", any(py, disconnected.retry_in.map(|wait| wait.as_secs_f64()))?),
                 ("unconfirmed", any(py, disconnected.unconfirmed)?),
             ],
         ),
@@ -152,9 +138,6 @@ pub fn listener_stats(py: Python<'_>, stats: &ListenerStats) -> PyResult<Py<PyAn
 }
 
 fn counters(py: Python<'_>, name: &str, fields: &[(&str, u64)]) -> PyResult<Py<PyAny>> {
-    let fields: PyResult<Vec<_>> = fields
-        .iter()
-        .map(|(field, value)| Ok((*field, any(py, *value)?)))
-        .collect();
+    let fields: PyResult<Vec<_>> = fields.iter().map(|(field, value)| Ok((*field, any(py, *value)?))).collect();
     build(py, name, &fields?)
 }

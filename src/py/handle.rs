@@ -49,39 +49,25 @@ pub fn register(py: Python<'_>, task: Py<PyType>, thread: Py<PyType>) {
 pub fn face(py: Python<'_>, handle: &Arc<Handle>, kind: Face) -> PyResult<Py<PyAny>> {
     let known = {
         let faces = handle.face.lock();
-        let faces = faces
-            .as_ref()
-            .and_then(|faces| faces.downcast_ref::<Mutex<Faces>>());
+        let faces = faces.as_ref().and_then(|faces| faces.downcast_ref::<Mutex<Faces>>());
         faces.and_then(|faces| {
             let faces = faces.lock();
-            let face = if kind == Face::Task {
-                &faces.task
-            } else {
-                &faces.thread
-            };
+            let face = if kind == Face::Task { &faces.task } else { &faces.thread };
             face.as_ref().map(|face| face.clone_ref(py))
         })
     };
     if let Some(known) = known.and_then(|known| known.bind(py).upgrade()) {
         return Ok(known.unbind());
     }
-    let (task, thread) = CLASSES
-        .get(py)
-        .expect("netasync registers its classes when it is imported");
+    let (task, thread) = CLASSES.get(py).expect("netasync registers its classes when it is imported");
     let class = if kind == Face::Task { task } else { thread };
-    let face = class.bind(py).call1((Core {
-        handle: Arc::clone(handle),
-    },))?;
+    let face = class.bind(py).call1((Core { handle: Arc::clone(handle) },))?;
     let weak = PyWeakrefReference::new(&face)?.unbind();
     let mut slot = handle.face.lock();
     let faces = slot.get_or_insert_with(|| Box::new(Mutex::new(Faces::default())));
     if let Some(faces) = faces.downcast_ref::<Mutex<Faces>>() {
         let mut faces = faces.lock();
-        let place = if kind == Face::Task {
-            &mut faces.task
-        } else {
-            &mut faces.thread
-        };
+        let place = if kind == Face::Task { &mut faces.task } else { &mut faces.thread };
         *place = Some(weak);
     }
     Ok(face.unbind())
@@ -114,9 +100,7 @@ impl Connection {
 impl Connection {
     #[new]
     fn new(core: &Bound<'_, Core>) -> Self {
-        Self {
-            handle: Arc::clone(&core.get().handle),
-        }
+        Self { handle: Arc::clone(&core.get().handle) }
     }
 
     /// Where the connection is in its life, as a `State`. Never waits; any thread.
@@ -128,10 +112,7 @@ impl Connection {
     /// The peer's address as a `str` usable as a target, or None while the link is down.
     #[getter]
     fn peer(&self) -> Option<String> {
-        self.link()
-            .status()
-            .connected
-            .map(|connected| connected.peer)
+        self.link().status().connected.map(|connected| connected.peer)
     }
 
     /// Always None: the original's wire knows no sessions.
@@ -189,21 +170,10 @@ impl Connection {
         let this = slf.get();
         let status = this.link().status();
         let state = format!("{:?}", status.state).to_lowercase();
-        let peer = status
-            .connected
-            .map_or(String::new(), |connected| format!(" to {}", connected.peer));
-        let name = this
-            .link()
-            .options()
-            .name
-            .as_ref()
-            .map_or(String::new(), |name| format!(" {name:?}"));
+        let peer = status.connected.map_or(String::new(), |connected| format!(" to {}", connected.peer));
+        let name = this.link().options().name.as_ref().map_or(String::new(), |name| format!(" {name:?}"));
         let class = slf.get_type();
-        Ok(format!(
-            "<{}.{}{name} {state}{peer}>",
-            class.module()?,
-            class.qualname()?
-        ))
+        Ok(format!("<{}.{}{name} {state}{peer}>", class.module()?, class.qualname()?))
     }
 
     /// Drops what arrives from now on; what had arrived can be taken, then only values come.
@@ -268,10 +238,7 @@ impl TaskConnection {
     }
 
     fn _wait_recv_many(slf: &Bound<'_, Self>, limit: i64) -> PyResult<Await> {
-        Ok(Await::new(Operation::RecvMany(
-            link_of(slf),
-            check_limit(limit)?,
-        )))
+        Ok(Await::new(Operation::RecvMany(link_of(slf), check_limit(limit)?)))
     }
 
     fn _wait_send(slf: &Bound<'_, Self>, data: &Bound<'_, PyAny>) -> PyResult<Await> {
@@ -345,11 +312,7 @@ impl ThreadConnection {
     ///     TimeoutError: nothing came in time; nothing is lost, by Ctrl-C neither.
     #[pyo3(signature = (limit, timeout = None))]
     fn recv_many(slf: &Bound<'_, Self>, limit: i64, timeout: Option<f64>) -> PyResult<Py<PyAny>> {
-        wait_for(
-            slf,
-            Operation::RecvMany(link_of(slf), check_limit(limit)?),
-            timeout,
-        )
+        wait_for(slf, Operation::RecvMany(link_of(slf), check_limit(limit)?), timeout)
     }
 
     /// Waits until the write buffer has accepted a message; queues while the link is down.
@@ -378,18 +341,12 @@ impl ThreadConnection {
         let link = slf.as_super().get().link();
         let payload = Payload::new(data, link)?;
         let sent = match &payload {
-            Payload::Bytes(bytes) if bytes.as_bytes().len() >= LARGE => {
-                send_large(slf.py(), link, bytes)?
-            }
+            Payload::Bytes(bytes) if bytes.as_bytes().len() >= LARGE => send_large(slf.py(), link, bytes)?,
             _ => operation::send(slf.py(), link, payload.as_slice(), From::Thread)?,
         };
         match sent {
             Some(sent) => Ok(sent),
-            None => run(
-                slf.py(),
-                &mut Operation::Send(Arc::clone(link), payload.keep()),
-                limit,
-            ),
+            None => run(slf.py(), &mut Operation::Send(Arc::clone(link), payload.keep()), limit),
         }
     }
 
@@ -406,11 +363,7 @@ impl ThreadConnection {
     ///     TimeoutError, ClosedError, KeyboardInterrupt, what the iterable raises and what `send` raises:
     ///         messages before that stay accepted, and the exception's `accepted` says how many.
     #[pyo3(signature = (iterable, timeout = None))]
-    fn send_many(
-        slf: &Bound<'_, Self>,
-        iterable: &Bound<'_, PyAny>,
-        timeout: Option<f64>,
-    ) -> PyResult<Py<PyAny>> {
+    fn send_many(slf: &Bound<'_, Self>, iterable: &Bound<'_, PyAny>, timeout: Option<f64>) -> PyResult<Py<PyAny>> {
         let limit = self::timeout(timeout)?;
         let mut operation = Operation::send_many(link_of(slf), iterable)?;
         let outcome = run(slf.py(), &mut operation, limit);
@@ -502,20 +455,12 @@ fn link_of(face: &impl HasLink) -> Arc<Link> {
     face.link()
 }
 
-fn wait_for(
-    slf: &Bound<'_, ThreadConnection>,
-    mut operation: Operation,
-    limit: Option<f64>,
-) -> PyResult<Py<PyAny>> {
+fn wait_for(slf: &Bound<'_, ThreadConnection>, mut operation: Operation, limit: Option<f64>) -> PyResult<Py<PyAny>> {
     run(slf.py(), &mut operation, timeout(limit)?)
 }
 
 /// Runs an operation to its end in this thread.
-pub fn run(
-    py: Python<'_>,
-    operation: &mut Operation,
-    limit: Option<std::time::Duration>,
-) -> PyResult<Py<PyAny>> {
+pub fn run(py: Python<'_>, operation: &mut Operation, limit: Option<std::time::Duration>) -> PyResult<Py<PyAny>> {
     let operation = Mutex::new(operation);
     let attempt = |py: Python<'_>| loop {
         match operation.lock().poll(py, From::Thread)? {
@@ -524,17 +469,11 @@ pub fn run(
             Poll::Yield => py.check_signals()?,
         }
     };
-    block_on(py, limit, attempt, |park, limit| {
-        operation.lock().wait(park, limit)
-    })
+    block_on(py, limit, attempt, |park, limit| operation.lock().wait(park, limit))
 }
 
 /// Copies with the interpreter given away. Only immutable bytes: nobody can change them meanwhile.
-fn send_large(
-    py: Python<'_>,
-    link: &Arc<Link>,
-    bytes: &Bound<'_, PyBytes>,
-) -> PyResult<Option<Py<PyAny>>> {
+fn send_large(py: Python<'_>, link: &Arc<Link>, bytes: &Bound<'_, PyBytes>) -> PyResult<Option<Py<PyAny>>> {
     let payload = bytes.as_bytes();
     let (sent, then) = py.detach(|| link.try_send(payload, From::Thread));
     operation::sent(py, link, sent, then, From::Thread)

@@ -55,32 +55,20 @@ pub struct Core {
 
 impl Core {
     pub fn new(listener: Arc<listener::Listener>) -> Self {
-        let shared = Shared {
-            listener,
-            task: Mutex::new(None),
-            thread: Mutex::new(None),
-        };
-        Self {
-            shared: Arc::new(shared),
-        }
+        let shared = Shared { listener, task: Mutex::new(None), thread: Mutex::new(None) };
+        Self { shared: Arc::new(shared) }
     }
 }
 
 /// The face for tasks or threads: the one that is alive, or a new one.
 pub fn face(py: Python<'_>, core: Core, kind: Face) -> PyResult<Py<PyAny>> {
     let shared = Arc::clone(&core.shared);
-    let place = if kind == Face::Task {
-        &shared.task
-    } else {
-        &shared.thread
-    };
+    let place = if kind == Face::Task { &shared.task } else { &shared.thread };
     let known = place.lock().as_ref().map(|known| known.clone_ref(py));
     if let Some(known) = known.and_then(|known| known.bind(py).upgrade()) {
         return Ok(known.unbind());
     }
-    let (task, thread) = CLASSES
-        .get(py)
-        .expect("netasync registers its classes when it is imported");
+    let (task, thread) = CLASSES.get(py).expect("netasync registers its classes when it is imported");
     let class = if kind == Face::Task { task } else { thread };
     let face = class.bind(py).call1((core,))?;
     let weak = PyWeakrefReference::new(&face)?.unbind();
@@ -106,10 +94,7 @@ impl Listener {
 
     fn connections<'py>(&self, py: Python<'py>, kind: Face) -> PyResult<Bound<'py, PyTuple>> {
         let handles = self.shared.listener.connections();
-        let faces: PyResult<Vec<_>> = handles
-            .iter()
-            .map(|handle| handle::face(py, handle, kind))
-            .collect();
+        let faces: PyResult<Vec<_>> = handles.iter().map(|handle| handle::face(py, handle, kind)).collect();
         PyTuple::new(py, faces?)
     }
 }
@@ -118,9 +103,7 @@ impl Listener {
 impl Listener {
     #[new]
     fn new(core: &Bound<'_, Core>) -> Self {
-        Self {
-            shared: Arc::clone(&core.get().shared),
-        }
+        Self { shared: Arc::clone(&core.get().shared) }
     }
 
     /// The bound address, usable as a target.
@@ -142,21 +125,10 @@ impl Listener {
 
     fn __repr__(slf: &Bound<'_, Self>) -> PyResult<String> {
         let this = slf.get();
-        let name = this
-            .name()
-            .map_or(String::new(), |name| format!(" {name:?}"));
-        let state = if this.shared.listener.is_closing() {
-            "closed"
-        } else {
-            "listening"
-        };
+        let name = this.name().map_or(String::new(), |name| format!(" {name:?}"));
+        let state = if this.shared.listener.is_closing() { "closed" } else { "listening" };
         let class = slf.get_type();
-        Ok(format!(
-            "<{}.{}{name} {state} on {}>",
-            class.module()?,
-            class.qualname()?,
-            this.address()
-        ))
+        Ok(format!("<{}.{}{name} {state} on {}>", class.module()?, class.qualname()?, this.address()))
     }
 
     /// Stops listening and returns at once.
@@ -191,10 +163,7 @@ impl TaskListener {
     }
 
     fn _wait_accept(slf: &Bound<'_, Self>) -> Await {
-        Await::new(Operation::Accept(
-            slf.as_super().get().listener(),
-            Face::Task,
-        ))
+        Await::new(Operation::Accept(slf.as_super().get().listener(), Face::Task))
     }
 
     fn _wait_closed(slf: &Bound<'_, Self>) -> Await {
@@ -202,13 +171,7 @@ impl TaskListener {
     }
 
     fn _blocking(slf: &Bound<'_, Self>) -> PyResult<Py<PyAny>> {
-        face(
-            slf.py(),
-            Core {
-                shared: Arc::clone(&slf.as_super().get().shared),
-            },
-            Face::Thread,
-        )
+        face(slf.py(), Core { shared: Arc::clone(&slf.as_super().get().shared) }, Face::Thread)
     }
 }
 
@@ -285,12 +248,6 @@ impl ThreadListener {
     }
 
     fn _aio(slf: &Bound<'_, Self>) -> PyResult<Py<PyAny>> {
-        face(
-            slf.py(),
-            Core {
-                shared: Arc::clone(&slf.as_super().get().shared),
-            },
-            Face::Task,
-        )
+        face(slf.py(), Core { shared: Arc::clone(&slf.as_super().get().shared) }, Face::Task)
     }
 }

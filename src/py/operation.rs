@@ -62,12 +62,7 @@ pub struct SendMany {
 impl Operation {
     pub fn send_many(link: Arc<Link>, source: &Bound<'_, PyAny>) -> PyResult<Self> {
         let source = source.try_iter()?.unbind();
-        Ok(Self::SendMany(SendMany {
-            link,
-            source,
-            next: None,
-            accepted: 0,
-        }))
+        Ok(Self::SendMany(SendMany { link, source, next: None, accepted: 0 }))
     }
 
     pub fn flush(py: Python<'_>, link: Arc<Link>) -> PyResult<Self> {
@@ -79,11 +74,7 @@ impl Operation {
 
     /// For how many messages of a `send_many` `send` would have said True so far.
     pub fn accepted(&self) -> usize {
-        if let Self::SendMany(many) = self {
-            many.accepted
-        } else {
-            0
-        }
+        if let Self::SendMany(many) = self { many.accepted } else { 0 }
     }
 
     pub fn poll(&mut self, py: Python<'_>, from: From) -> PyResult<Poll> {
@@ -126,9 +117,7 @@ impl Operation {
                 is_waiting
             }
             Self::Accept(listener, _) => listener.wait(waker),
-            Self::Connected(_) | Self::Closed(_) | Self::ListenerClosed(_) | Self::ShutDown(_) => {
-                self.ring_for(waker)
-            }
+            Self::Connected(_) | Self::Closed(_) | Self::ListenerClosed(_) | Self::ShutDown(_) => self.ring_for(waker),
         })
     }
 
@@ -291,24 +280,13 @@ pub fn recv_many(py: Python<'_>, link: &Link, limit: usize) -> PyResult<Option<P
 }
 
 /// True or False once the message was accepted or refused; None while the buffer is full.
-pub fn send(
-    py: Python<'_>,
-    link: &Arc<Link>,
-    payload: &[u8],
-    from: From,
-) -> PyResult<Option<Py<PyAny>>> {
+pub fn send(py: Python<'_>, link: &Arc<Link>, payload: &[u8], from: From) -> PyResult<Option<Py<PyAny>>> {
     let (sent, then) = link.try_send(payload, from);
     self::sent(py, link, sent, then, from)
 }
 
 /// Sees to the rest of a `try_send`, and says what the caller is told.
-pub fn sent(
-    py: Python<'_>,
-    link: &Arc<Link>,
-    sent: Sent,
-    then: Then,
-    from: From,
-) -> PyResult<Option<Py<PyAny>>> {
+pub fn sent(py: Python<'_>, link: &Arc<Link>, sent: Sent, then: Then, from: From) -> PyResult<Option<Py<PyAny>>> {
     see_to(py, link, then, from)?;
     match sent {
         Sent::Accepted => Ok(Some(true.into_py_any(py)?)),
@@ -323,11 +301,7 @@ fn see_to(py: Python<'_>, link: &Arc<Link>, then: Then, from: From) -> PyResult<
     if then == Then::Nothing {
         return Ok(());
     }
-    let bridge = if from == From::Loop {
-        Bridge::running(py)?
-    } else {
-        None
-    };
+    let bridge = if from == From::Loop { Bridge::running(py)? } else { None };
     if let Some(bridge) = bridge {
         return bridge.after(py, link, then);
     }
@@ -341,11 +315,7 @@ pub fn accept(py: Python<'_>, listener: &Listener, kind: Face) -> PyResult<Optio
         Accepted::Connection(handle) => face(py, &handle, kind).map(Some),
         Accepted::Nothing => Ok(None),
         Accepted::Closed(reason) => {
-            let closed = Closed {
-                reason,
-                detail: String::new(),
-                undelivered: 0,
-            };
+            let closed = Closed { reason, detail: String::new(), undelivered: 0 };
             events::closed(py, &closed).map(Some)
         }
     }

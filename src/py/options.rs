@@ -29,9 +29,7 @@ pub struct Buffer {
 impl Buffer {
     fn of(policy: Policy, count: i64, max_bytes: Option<i64>) -> PyResult<Self> {
         let max_bytes = max_bytes.unwrap_or(knobs::BUFFER_BYTES as i64);
-        Ok(Self {
-            buffer: knobs::Buffer::new(policy, count, max_bytes)?,
-        })
+        Ok(Self { buffer: knobs::Buffer::new(policy, count, max_bytes)? })
     }
 
     fn policy(&self) -> &'static str {
@@ -88,12 +86,7 @@ impl Buffer {
     }
 
     fn __repr__(&self) -> String {
-        format!(
-            "Buffer.{}({}, max_bytes={})",
-            self.policy(),
-            self.buffer.count,
-            self.buffer.max_bytes
-        )
+        format!("Buffer.{}({}, max_bytes={})", self.policy(), self.buffer.count, self.buffer.max_bytes)
     }
 
     fn __reduce__(slf: &Bound<'_, Self>) -> PyResult<(Py<PyAny>, (usize, u64))> {
@@ -124,17 +117,10 @@ impl Backoff {
             "full" => Jitter::Full,
             "none" => Jitter::None,
             _ => {
-                return Err(PyValueError::new_err(format!(
-                    "jitter must be 'full' or 'none', not {jitter:?}"
-                )));
+                return Err(PyValueError::new_err(format!("jitter must be 'full' or 'none', not {jitter:?}")));
             }
         };
-        Ok(Self {
-            initial,
-            factor,
-            maximum,
-            retry: Retry::new(initial, factor, maximum, jitter)?,
-        })
+        Ok(Self { initial, factor, maximum, retry: Retry::new(initial, factor, maximum, jitter)? })
     }
 
     /// Seconds.
@@ -167,41 +153,24 @@ impl Backoff {
     }
 
     fn __hash__(&self) -> u64 {
-        self.initial.to_bits()
-            ^ self.factor.to_bits().rotate_left(21)
-            ^ self.maximum.to_bits().rotate_left(42)
+        self.initial.to_bits() ^ self.factor.to_bits().rotate_left(21) ^ self.maximum.to_bits().rotate_left(42)
     }
 
     fn __repr__(&self) -> String {
-        let Self {
-            initial,
-            factor,
-            maximum,
-            ..
-        } = self;
-        format!(
-            "Backoff(initial={initial}, factor={factor}, maximum={maximum}, jitter='{}')",
-            self.jitter()
-        )
+        let Self { initial, factor, maximum, .. } = self;
+        format!("Backoff(initial={initial}, factor={factor}, maximum={maximum}, jitter='{}')", self.jitter())
     }
 
     fn __reduce__(slf: &Bound<'_, Self>) -> (Py<PyAny>, (f64, f64, f64, &'static str)) {
         let this = slf.get();
         let maker = slf.get_type().into_any().unbind();
-        (
-            maker,
-            (this.initial, this.factor, this.maximum, this.jitter()),
-        )
+        (maker, (this.initial, this.factor, this.maximum, this.jitter()))
     }
 }
 
 /// Dials; the face for tasks. `options` are the keyword arguments of `netasync.connect`, all of them.
 #[pyfunction]
-pub fn connect(
-    py: Python<'_>,
-    target: &Bound<'_, PyAny>,
-    options: &Bound<'_, PyDict>,
-) -> PyResult<Py<PyAny>> {
+pub fn connect(py: Python<'_>, target: &Bound<'_, PyAny>, options: &Bound<'_, PyDict>) -> PyResult<Py<PyAny>> {
     let target = dial_target(target)?;
     let local = optional(options, "local_address")?
         .map(|local| Ok::<_, PyErr>(target::local_address(&text(&local, "local_address")?)?))
@@ -211,19 +180,13 @@ pub fn connect(
     let checked = settings.check()?;
     let runtime = runtime_of(optional(options, "runtime")?.as_ref())?;
     let route = Route { target, local };
-    let link = py
-        .detach(|| runtime.dial(route, checked))
-        .map_err(|_| shut_down_error(py))?;
+    let link = py.detach(|| runtime.dial(route, checked)).map_err(|_| shut_down_error(py))?;
     face(py, &Handle::new(link), Face::Task)
 }
 
 /// Binds and listens; the face for tasks. `options` are the keyword arguments of `netasync.listen`.
 #[pyfunction]
-pub fn listen(
-    py: Python<'_>,
-    target: &Bound<'_, PyAny>,
-    options: &Bound<'_, PyDict>,
-) -> PyResult<Py<PyAny>> {
+pub fn listen(py: Python<'_>, target: &Bound<'_, PyAny>, options: &Bound<'_, PyDict>) -> PyResult<Py<PyAny>> {
     let address = listen_target(target)?;
     let capacity = accept_buffer(&required(options, "accept_buffer")?)?;
     let checked = settings(options)?.check()?;
@@ -233,8 +196,7 @@ pub fn listen(
     }
     let socket = net::bind(address).map_err(|error| bind_error(&error, &address.to_string()))?;
     let listener = Listener::new(socket.address()?, checked, capacity);
-    py.detach(|| runtime.listen(socket, &listener))
-        .map_err(|_| shut_down_error(py))?;
+    py.detach(|| runtime.listen(socket, &listener)).map_err(|_| shut_down_error(py))?;
     listening::face(py, ListenerCore::new(listener), Face::Task)
 }
 
@@ -255,12 +217,7 @@ pub fn defaults<'py>(py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
     table.set_item("runtime", py.None())?;
     table.set_item("nodelay", knobs::NODELAY)?;
     table.set_item("cork", knobs::CORK)?;
-    let backoff = Backoff::new(
-        knobs::BACKOFF_INITIAL,
-        knobs::BACKOFF_FACTOR,
-        knobs::BACKOFF_MAXIMUM,
-        "full",
-    )?;
+    let backoff = Backoff::new(knobs::BACKOFF_INITIAL, knobs::BACKOFF_FACTOR, knobs::BACKOFF_MAXIMUM, "full")?;
     table.set_item("reconnect", backoff)?;
     table.set_item("local_address", py.None())?;
     table.set_item("accept_buffer", knobs::ACCEPT_BUFFER)?;
@@ -281,10 +238,7 @@ fn settings(options: &Bound<'_, PyDict>) -> PyResult<Settings> {
         return Err(PyValueError::new_err(text));
     }
     Ok(Settings {
-        heartbeat_interval: number(
-            &required(options, "heartbeat_interval")?,
-            "heartbeat_interval",
-        )?,
+        heartbeat_interval: number(&required(options, "heartbeat_interval")?, "heartbeat_interval")?,
         heartbeat_timeout: optional(options, "heartbeat_timeout")?
             .map(|value| number(&value, "heartbeat_timeout"))
             .transpose()?,
@@ -296,9 +250,7 @@ fn settings(options: &Bound<'_, PyDict>) -> PyResult<Settings> {
         nodelay: truth(&required(options, "nodelay")?, "nodelay")?,
         cork: truth(&required(options, "cork")?, "cork")?,
         reconnect: None,
-        name: optional(options, "name")?
-            .map(|value| text(&value, "name"))
-            .transpose()?,
+        name: optional(options, "name")?.map(|value| text(&value, "name")).transpose()?,
     })
 }
 
@@ -317,10 +269,7 @@ fn listen_target(target: &Bound<'_, PyAny>) -> PyResult<std::net::SocketAddr> {
     if is_integer(target) {
         return Ok(target::listen_address_of("", integer(target, "port")?)?);
     }
-    let (host, port) = host_and_port(
-        target,
-        "a target must be a port, 'host:port' or (host, port)",
-    )?;
+    let (host, port) = host_and_port(target, "a target must be a port, 'host:port' or (host, port)")?;
     Ok(target::listen_address_of(&host, port)?)
 }
 
@@ -328,15 +277,9 @@ fn host_and_port(target: &Bound<'_, PyAny>, rule: &str) -> PyResult<(String, i64
     let wrong = || PyTypeError::new_err(format!("{rule}, not {}", kind(target)));
     let pair = target.cast::<PyTuple>().map_err(|_| wrong())?;
     if pair.len() != 2 {
-        return Err(PyValueError::new_err(format!(
-            "{rule}, not a tuple of {}",
-            pair.len()
-        )));
+        return Err(PyValueError::new_err(format!("{rule}, not a tuple of {}", pair.len())));
     }
-    let host = pair
-        .get_item(0)?
-        .cast_into::<PyString>()
-        .map_err(|_| wrong())?;
+    let host = pair.get_item(0)?.cast_into::<PyString>().map_err(|_| wrong())?;
     let port = pair.get_item(1)?;
     if !is_integer(&port) {
         return Err(wrong());
@@ -347,9 +290,7 @@ fn host_and_port(target: &Bound<'_, PyAny>, rule: &str) -> PyResult<(String, i64
 fn accept_buffer(value: &Bound<'_, PyAny>) -> PyResult<usize> {
     let buffer = buffer(value, "accept_buffer")?;
     if buffer.is_lossy() {
-        return Err(PyValueError::new_err(
-            "accept_buffer must be a number or Buffer.fixed(…)",
-        ));
+        return Err(PyValueError::new_err("accept_buffer must be a number or Buffer.fixed(…)"));
     }
     Ok(buffer.count)
 }
@@ -359,16 +300,11 @@ fn buffer(value: &Bound<'_, PyAny>, name: &str) -> PyResult<knobs::Buffer> {
         return Ok(buffer.get().buffer);
     }
     if !is_integer(value) {
-        return Err(PyTypeError::new_err(format!(
-            "{name} must be a number or a Buffer, not {}",
-            kind(value)
-        )));
+        return Err(PyTypeError::new_err(format!("{name} must be a number or a Buffer, not {}", kind(value))));
     }
     let count = integer(value, name)?;
     if count < 1 {
-        return Err(PyValueError::new_err(format!(
-            "{name} must be at least 1, not {count}"
-        )));
+        return Err(PyValueError::new_err(format!("{name} must be at least 1, not {count}")));
     }
     Ok(Buffer::of(Policy::Fixed, count, None)?.buffer)
 }
@@ -381,19 +317,14 @@ fn reconnect(value: &Bound<'_, PyAny>) -> PyResult<Option<Retry>> {
         return Ok(Some(backoff.get().retry));
     }
     if !is_number(value) {
-        let text = format!(
-            "reconnect must be a Backoff, a number of seconds or None, not {}",
-            kind(value)
-        );
+        let text = format!("reconnect must be a Backoff, a number of seconds or None, not {}", kind(value));
         return Err(PyTypeError::new_err(text));
     }
     Ok(Some(Retry::fixed(value.extract()?)?))
 }
 
 fn required<'py>(options: &Bound<'py, PyDict>, name: &str) -> PyResult<Bound<'py, PyAny>> {
-    options
-        .get_item(name)?
-        .ok_or_else(|| PyTypeError::new_err(format!("{name} is missing")))
+    options.get_item(name)?.ok_or_else(|| PyTypeError::new_err(format!("{name} is missing")))
 }
 
 fn optional<'py>(options: &Bound<'py, PyDict>, name: &str) -> PyResult<Option<Bound<'py, PyAny>>> {
@@ -402,8 +333,7 @@ fn optional<'py>(options: &Bound<'py, PyDict>, name: &str) -> PyResult<Option<Bo
 
 fn text(value: &Bound<'_, PyAny>, name: &str) -> PyResult<String> {
     let text = value.cast::<PyString>();
-    let text = text
-        .map_err(|_| PyTypeError::new_err(format!("{name} must be a str, not {}", kind(value))))?;
+    let text = text.map_err(|_| PyTypeError::new_err(format!("{name} must be a str, not {}", kind(value))))?;
     Ok(text.to_cow()?.into_owned())
 }
 
@@ -411,31 +341,19 @@ fn number(value: &Bound<'_, PyAny>, name: &str) -> PyResult<f64> {
     if is_number(value) {
         return value.extract();
     }
-    Err(PyTypeError::new_err(format!(
-        "{name} must be a number of seconds, not {}",
-        kind(value)
-    )))
+    Err(PyTypeError::new_err(format!("{name} must be a number of seconds, not {}", kind(value))))
 }
 
 fn integer(value: &Bound<'_, PyAny>, name: &str) -> PyResult<i64> {
     if !is_integer(value) {
-        return Err(PyTypeError::new_err(format!(
-            "{name} must be an integer, not {}",
-            kind(value)
-        )));
+        return Err(PyTypeError::new_err(format!("{name} must be an integer, not {}", kind(value))));
     }
-    value
-        .extract()
-        .map_err(|_| PyValueError::new_err(format!("{name} is out of range: {value}")))
+    value.extract().map_err(|_| PyValueError::new_err(format!("{name} is out of range: {value}")))
 }
 
 fn truth(value: &Bound<'_, PyAny>, name: &str) -> PyResult<bool> {
     let truth = value.cast::<PyBool>();
-    Ok(truth
-        .map_err(|_| {
-            PyTypeError::new_err(format!("{name} must be True or False, not {}", kind(value)))
-        })?
-        .is_true())
+    Ok(truth.map_err(|_| PyTypeError::new_err(format!("{name} must be True or False, not {}", kind(value))))?.is_true())
 }
 
 fn is_integer(value: &Bound<'_, PyAny>) -> bool {
@@ -447,10 +365,7 @@ fn is_number(value: &Bound<'_, PyAny>) -> bool {
 }
 
 fn kind(value: &Bound<'_, PyAny>) -> String {
-    value
-        .get_type()
-        .name()
-        .map_or_else(|_| String::from("that"), |name| name.to_string())
+    value.get_type().name().map_or_else(|_| String::from("that"), |name| name.to_string())
 }
 
 /// Names the address, and keeps `errno` and the fitting subclass of `OSError`.
@@ -458,11 +373,7 @@ fn bind_error(error: &std::io::Error, address: &str) -> PyErr {
     match error.raw_os_error() {
         Some(number) => {
             let text = std::io::Error::from_raw_os_error(number).to_string();
-            let text = text
-                .split(" (os error")
-                .next()
-                .unwrap_or_default()
-                .to_owned();
+            let text = text.split(" (os error").next().unwrap_or_default().to_owned();
             pyo3::exceptions::PyOSError::new_err((number, format!("{text}: {address}")))
         }
         None => pyo3::exceptions::PyOSError::new_err(format!("{error}: {address}")),

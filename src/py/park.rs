@@ -41,9 +41,7 @@ fn park() -> PyResult<Arc<Park>> {
             return Ok(park);
         }
         let park = Arc::new(Park::new()?);
-        PARKS
-            .lock()
-            .insert(Arc::as_ptr(&park) as usize, Arc::clone(&park));
+        PARKS.lock().insert(Arc::as_ptr(&park) as usize, Arc::clone(&park));
         *place = Place(Arc::downgrade(&park));
         Ok(park)
     })

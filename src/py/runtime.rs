@@ -30,11 +30,7 @@ pub fn runtime_of(given: Option<&Bound<'_, PyAny>>) -> PyResult<Arc<runtime::Run
         return Ok(runtime);
     };
     let wrong = |_| {
-        let kind = given
-            .get_type()
-            .name()
-            .map(|name| name.to_string())
-            .unwrap_or_default();
+        let kind = given.get_type().name().map(|name| name.to_string()).unwrap_or_default();
         PyTypeError::new_err(format!("runtime must be a netasync.Runtime, not {kind}"))
     };
     let handle = given.cast::<Runtime>().map_err(wrong)?;
@@ -44,10 +40,7 @@ pub fn runtime_of(given: Option<&Bound<'_, PyAny>>) -> PyResult<Arc<runtime::Run
 fn enrol(runtime: &Arc<runtime::Runtime>) {
     let mut all = ALL.lock();
     all.retain(|known| known.strong_count() > 0);
-    if !all
-        .iter()
-        .any(|known| std::ptr::eq(known.as_ptr(), Arc::as_ptr(runtime)))
-    {
+    if !all.iter().any(|known| std::ptr::eq(known.as_ptr(), Arc::as_ptr(runtime))) {
         all.push(Arc::downgrade(runtime));
     }
 }
@@ -75,11 +68,7 @@ impl Runtime {
     }
 
     fn __repr__(&self) -> String {
-        let state = if self.running() {
-            "running"
-        } else {
-            "shut down"
-        };
+        let state = if self.running() { "running" } else { "shut down" };
         format!("<netasync.Runtime {state}>")
     }
 
@@ -92,11 +81,7 @@ impl Runtime {
     /// Begins to shut down and waits for the end in this thread.
     fn _shutdown(&self, py: Python<'_>, timeout: f64) -> PyResult<()> {
         self.runtime.shut_down(shutdown_timeout(timeout)?);
-        run(
-            py,
-            &mut Operation::ShutDown(Arc::clone(&self.runtime)),
-            None,
-        )?;
+        run(py, &mut Operation::ShutDown(Arc::clone(&self.runtime)), None)?;
         self._join(py);
         Ok(())
     }
@@ -125,9 +110,7 @@ pub fn flush_at_exit(py: Python<'_>) -> PyResult<()> {
         let has_unsent = runtimes.iter().any(|runtime| runtime.has_unsent());
         Ok((!has_unsent).then_some(()))
     };
-    let flushed = block_on(py, Some(EXIT_FLUSH), is_flushed, |park, _| {
-        park.wait(Some(EXIT_LOOK))
-    });
+    let flushed = block_on(py, Some(EXIT_FLUSH), is_flushed, |park, _| park.wait(Some(EXIT_LOOK)));
     match flushed {
         Err(error) if error.is_instance_of::<pyo3::exceptions::PyTimeoutError>(py) => Ok(()),
         other => other,

@@ -45,10 +45,7 @@ impl Wake for LoopWaiter {
 impl LoopWaiter {
     pub fn new(bridge: &Arc<Bridge>) -> Arc<Self> {
         bridge.waiter_came();
-        Arc::new(Self {
-            bridge: Arc::clone(bridge),
-            stage: Mutex::new(Stage::Fresh),
-        })
+        Arc::new(Self { bridge: Arc::clone(bridge), stage: Mutex::new(Stage::Fresh) })
     }
 
     /// On the loop's thread, from a loop callback: tells the task to look again.
@@ -107,11 +104,7 @@ impl Wakeup {
         let keywords = PyDict::new(py);
         keywords.set_item(intern!(py, "context"), &self.context)?;
         let event_loop = bridge.event_loop(py)?;
-        event_loop.call_method(
-            intern!(py, "call_soon"),
-            (&self.callback, &self.waiter),
-            Some(&keywords),
-        )?;
+        event_loop.call_method(intern!(py, "call_soon"), (&self.callback, &self.waiter), Some(&keywords))?;
         Ok(())
     }
 }
@@ -127,12 +120,7 @@ pub struct Waiter {
 
 impl Waiter {
     pub fn new(shared: Arc<LoopWaiter>, event_loop: Py<PyAny>) -> Self {
-        Self {
-            shared,
-            event_loop,
-            is_blocking: AtomicBool::new(true),
-            cancelled: Mutex::new(None),
-        }
+        Self { shared, event_loop, is_blocking: AtomicBool::new(true), cancelled: Mutex::new(None) }
     }
 }
 
@@ -153,25 +141,14 @@ impl Waiter {
     }
 
     #[pyo3(signature = (callback, /, *, context = None))]
-    fn add_done_callback(
-        slf: &Bound<'_, Self>,
-        callback: Py<PyAny>,
-        context: Option<Py<PyAny>>,
-    ) -> PyResult<()> {
+    fn add_done_callback(slf: &Bound<'_, Self>, callback: Py<PyAny>, context: Option<Py<PyAny>>) -> PyResult<()> {
         let py = slf.py();
         let context = match context {
             Some(context) => context,
-            None => py
-                .import("contextvars")?
-                .call_method0("copy_context")?
-                .unbind(),
+            None => py.import("contextvars")?.call_method0("copy_context")?.unbind(),
         };
         let this = slf.get();
-        let wakeup = Wakeup {
-            callback,
-            context,
-            waiter: slf.clone().unbind(),
-        };
+        let wakeup = Wakeup { callback, context, waiter: slf.clone().unbind() };
         let mut stage = this.shared.stage.lock();
         if matches!(*stage, Stage::Done) {
             drop(stage);
@@ -217,20 +194,12 @@ impl Waiter {
     }
 
     fn result(&self, py: Python<'_>) -> PyResult<()> {
-        let cancelled = self
-            .cancelled
-            .lock()
-            .as_ref()
-            .map(|message| message.clone_ref(py));
+        let cancelled = self.cancelled.lock().as_ref().map(|message| message.clone_ref(py));
         let Some(message) = cancelled else {
             return Ok(());
         };
         let class = py.import("asyncio")?.getattr("CancelledError")?;
-        let arguments = if message.is_none(py) {
-            PyTuple::empty(py)
-        } else {
-            PyTuple::new(py, [message])?
-        };
+        let arguments = if message.is_none(py) { PyTuple::empty(py) } else { PyTuple::new(py, [message])? };
         Err(PyErr::from_value(class.call1(arguments)?))
     }
 

@@ -44,10 +44,7 @@ pub struct Await {
 
 impl Await {
     pub fn new(operation: Operation) -> Self {
-        Self {
-            operation,
-            waiter: None,
-        }
+        Self { operation, waiter: None }
     }
 
     /// The task runs again. One that nobody has woken leaves its place first.
@@ -93,9 +90,7 @@ impl Await {
                 begin_turn();
                 self.waiter = Some(Arc::clone(&waiter));
                 let event_loop = bridge.event_loop(py)?.unbind();
-                return Ok(Some(
-                    Py::new(py, Waiter::new(waiter, event_loop))?.into_any(),
-                ));
+                return Ok(Some(Py::new(py, Waiter::new(waiter, event_loop))?.into_any()));
             }
         }
     }

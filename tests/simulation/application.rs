@@ -25,12 +25,7 @@ pub struct Writing {
 }
 
 impl Writing {
-    pub const NOTHING: Self = Self {
-        period: Duration::from_secs(1),
-        burst: 1,
-        longest: 0,
-        left: 0,
-    };
+    pub const NOTHING: Self = Self { period: Duration::from_secs(1), burst: 1, longest: 0, left: 0 };
 }
 
 pub struct Application {
@@ -98,30 +93,20 @@ impl Application {
             Some(Front::Event(Event::Disconnected(down))) => Seen::Disconnected(down.reason),
             Some(Front::Event(Event::Closed(closed))) => {
                 self.is_over = true;
-                Seen::Closed {
-                    reason: closed.reason,
-                    undelivered: closed.undelivered,
-                }
+                Seen::Closed { reason: closed.reason, undelivered: closed.undelivered }
             }
         };
         self.seen.push(item);
         receiver.pop();
         let is_closed = usize::from(self.is_over);
         // Room for one message may bring a further one, parsed from bytes that are there already.
-        assert!(
-            receiver.ready() + 1 >= ready + is_closed,
-            "each item counts once, and Closed stays"
-        );
+        assert!(receiver.ready() + 1 >= ready + is_closed, "each item counts once, and Closed stays");
         true
     }
 
     /// How many messages it wants to send now.
     pub fn due(&self, now: Moment) -> u32 {
-        let burst = if now >= self.next_write {
-            self.writing.burst.min(self.writing.left)
-        } else {
-            0
-        };
+        let burst = if now >= self.next_write { self.writing.burst.min(self.writing.left) } else { 0 };
         self.owed + burst
     }
 
@@ -151,11 +136,7 @@ fn decode(payload: &[u8]) -> Seen {
     let word = |at: usize| u32::from_be_bytes(payload[at..at + 4].try_into().unwrap());
     let (stream, number) = (word(0), word(4));
     for (at, byte) in payload[8..].iter().enumerate() {
-        assert_eq!(
-            *byte,
-            filler(stream, number, at),
-            "a message arrives as it was sent"
-        );
+        assert_eq!(*byte, filler(stream, number, at), "a message arrives as it was sent");
     }
     Seen::Message { stream, number }
 }

@@ -51,12 +51,7 @@ fn world(setup: Setup) -> World {
 }
 
 fn few(count: u32) -> Writing {
-    Writing {
-        period: Duration::from_millis(10),
-        burst: 10,
-        longest: 100,
-        left: count,
-    }
+    Writing { period: Duration::from_millis(10), burst: 10, longest: 100, left: count }
 }
 
 fn is_up(end: &End) -> bool {
@@ -81,9 +76,7 @@ fn slow_reader_is_not_taken_for_a_dead_peer() {
     let mut world = world(setup);
     world.run_until(3_600_000);
     assert!(is_up(&world.dialler) && is_up(world.server()));
-    world
-        .at(3_600_000, Act::Read(0, Reading::Eager))
-        .at(3_600_000, Act::Read(1, Reading::Eager));
+    world.at(3_600_000, Act::Read(0, Reading::Eager)).at(3_600_000, Act::Read(1, Reading::Eager));
     world.run_until(3_610_000);
     assert_eq!(messages(&world.dialler, |_| {}).len(), 100);
     assert_eq!(messages(world.server(), |_| {}).len(), 100);
@@ -98,10 +91,7 @@ fn a_client_may_start_before_its_server() {
     setup.writing[0] = few(50);
     let mut world = world(setup);
     world.at(30_000, Act::ServerUp).run_until(31_000);
-    assert_eq!(
-        world.dialler.application.seen,
-        [Seen::Disconnected(Reason::Refused), Seen::Connected]
-    );
+    assert_eq!(world.dialler.application.seen, [Seen::Disconnected(Reason::Refused), Seen::Connected]);
     assert_eq!(messages(world.server(), |_| {}).len(), 50);
     world.check_deliveries();
 }
@@ -113,11 +103,7 @@ fn a_dead_peer_is_found_within_its_timeout() {
         .iter()
         .flat_map(|directions| (10_000..10_600).step_by(50).map(|at| (*directions, at)))
         .map(|(directions, at)| (Act::Hole { directions }, at))
-        .chain(
-            (10_000..10_600)
-                .step_by(50)
-                .map(|at| (Act::ServerVanished, at)),
-        )
+        .chain((10_000..10_600).step_by(50).map(|at| (Act::ServerVanished, at)))
     {
         let mut world = world(setup());
         world.at(at, act).run_until(9_000);
@@ -150,10 +136,7 @@ fn a_peer_that_died_unread_is_found_once_the_reader_returns() {
     setup.writing[1] = few(10);
     setup.options[0].read_buffer.count = 3;
     let mut world = world(setup);
-    world
-        .at(5_000, Act::ServerVanished)
-        .at(60_000, Act::Read(0, Reading::Eager))
-        .run_until(59_000);
+    world.at(5_000, Act::ServerVanished).at(60_000, Act::Read(0, Reading::Eager)).run_until(59_000);
     let found = world.run_while(70_000, |world| is_up(&world.dialler));
     assert_eq!(found, Duration::from_millis(60_000) + TIMEOUT);
     assert_eq!(messages(&world.dialler, |_| {}).len(), 10);
@@ -177,10 +160,7 @@ fn a_closing_dialler_waits_until_its_server_is_back() {
     setup.writing[0] = few(20);
     setup.is_server_up = false;
     let mut world = world(setup);
-    world
-        .at(1_000, Act::Close(0))
-        .at(2_000, Act::ServerUp)
-        .run_until(6_000);
+    world.at(1_000, Act::Close(0)).at(2_000, Act::ServerUp).run_until(6_000);
     assert_eq!(last_reason(&world.dialler), Reason::ClosedHere);
     assert_eq!(messages(world.server(), |_| {}).len(), 20);
 }
@@ -195,14 +175,8 @@ fn a_closing_dialler_without_a_server_says_what_it_could_not_deliver() {
     let ended = world.run_while(6_000, |world| !world.dialler.is_ended());
     assert_eq!(ended, Duration::from_millis(1_000) + CLOSE_TIMEOUT);
     world.run_until(6_000);
-    let last = Seen::Closed {
-        reason: Reason::CloseTimeout,
-        undelivered: 20,
-    };
-    assert_eq!(
-        world.dialler.application.seen,
-        [Seen::Disconnected(Reason::Refused), last]
-    );
+    let last = Seen::Closed { reason: Reason::CloseTimeout, undelivered: 20 };
+    assert_eq!(world.dialler.application.seen, [Seen::Disconnected(Reason::Refused), last]);
 }
 
 /// A dialler with more to send than the network takes at once.
@@ -217,15 +191,9 @@ fn laden() -> Setup {
 #[test]
 fn a_closing_dialler_comes_back_after_a_break_to_deliver_the_rest() {
     let mut world = world(laden());
-    world
-        .at(15, Act::Close(0))
-        .at(60, Act::Reset)
-        .run_until(10_000);
+    world.at(15, Act::Close(0)).at(60, Act::Reset).run_until(10_000);
     assert_eq!(last_reason(&world.dialler), Reason::ClosedHere);
-    assert_eq!(
-        (world.accepted.len(), world.dialler.sender.queued()),
-        (2, 0)
-    );
+    assert_eq!((world.accepted.len(), world.dialler.sender.queued()), (2, 0));
     assert_eq!(messages(world.server(), |_| {}).last(), Some(&199));
 }
 
@@ -234,10 +202,7 @@ fn our_own_closing_names_the_end_whatever_the_link_does() {
     let mut setup = laden();
     setup.options[0].reconnect = None;
     let mut world = world(setup);
-    world
-        .at(15, Act::Close(0))
-        .at(60, Act::Reset)
-        .run_until(10_000);
+    world.at(15, Act::Close(0)).at(60, Act::Reset).run_until(10_000);
     assert_eq!(last_reason(&world.dialler), Reason::ClosedHere);
 }
 
@@ -249,11 +214,7 @@ fn closing_under_fire_destroys_nothing_on_its_way_out() {
         let mut world = world(setup);
         world.at(15, Act::Close(closer)).run_until(10_000);
         let first = &world.accepted[0];
-        let (from, to) = if closer == 0 {
-            (&world.dialler, first)
-        } else {
-            (first, &world.dialler)
-        };
+        let (from, to) = if closer == 0 { (&world.dialler, first) } else { (first, &world.dialler) };
         assert_eq!(last_reason(from), Reason::ClosedHere);
         let arrived = messages(to, |_| {});
         assert_eq!(arrived[..200], (0..200).collect::<Vec<u32>>()[..]);
@@ -279,14 +240,8 @@ fn without_reconnect_the_first_break_is_the_end() {
     setup.options[0].reconnect = None;
     let mut world = world(setup);
     world.at(1_000, Act::ServerKilled).run_until(2_000);
-    let closed = Seen::Closed {
-        reason: Reason::Eof,
-        undelivered: 0,
-    };
-    assert_eq!(
-        world.dialler.application.seen,
-        [Seen::Connected, Seen::Disconnected(Reason::Eof), closed]
-    );
+    let closed = Seen::Closed { reason: Reason::Eof, undelivered: 0 };
+    assert_eq!(world.dialler.application.seen, [Seen::Connected, Seen::Disconnected(Reason::Eof), closed]);
 }
 
 #[test]
@@ -315,26 +270,15 @@ fn closing_at_every_moment_ends_with_one_closed() {
 #[test]
 fn a_hundred_restarts_lose_nothing_that_was_still_queued() {
     let mut setup = setup();
-    setup.writing[0] = Writing {
-        period: Duration::from_millis(20),
-        burst: 1,
-        longest: 100,
-        left: 5_000,
-    };
+    setup.writing[0] = Writing { period: Duration::from_millis(20), burst: 1, longest: 100, left: 5_000 };
     let mut world = world(setup);
     for round in 1..=100 {
-        world
-            .at(round * 1_000, Act::ServerKilled)
-            .at(round * 1_000 + 200, Act::ServerUp);
+        world.at(round * 1_000, Act::ServerKilled).at(round * 1_000 + 200, Act::ServerUp);
     }
     world.run_until(120_000);
     world.check_deliveries();
     assert_eq!(world.accepted.len(), 101);
-    let arrived: usize = world
-        .accepted
-        .iter()
-        .map(|end| messages(end, |_| {}).len())
-        .sum();
+    let arrived: usize = world.accepted.iter().map(|end| messages(end, |_| {}).len()).sum();
     let confirmed = usize::try_from(world.dialler.stats().confirmed).unwrap();
     assert_eq!(confirmed, 5_000);
     // At most once: what a killed server had not read is gone, and nothing else.
@@ -343,11 +287,7 @@ fn a_hundred_restarts_lose_nothing_that_was_still_queued() {
 
 fn receiver(count: usize) -> Receiver {
     let mut options = options();
-    options.read_buffer = Buffer {
-        policy: Policy::Fixed,
-        count,
-        max_bytes: 1 << 30,
-    };
+    options.read_buffer = Buffer { policy: Policy::Fixed, count, max_bytes: 1 << 30 };
     Receiver::new(&options, Duration::ZERO)
 }
 
@@ -398,9 +338,7 @@ fn an_honest_slow_link_is_not_slow() {
 #[test]
 fn ten_thousand_frames_cut_a_thousand_ways_are_the_same_messages() {
     let mut random = Random::new(11);
-    let payloads: Vec<Vec<u8>> = (0..10_000u32)
-        .map(|number| number.to_be_bytes().repeat(random.size(1, 6)))
-        .collect();
+    let payloads: Vec<Vec<u8>> = (0..10_000u32).map(|number| number.to_be_bytes().repeat(random.size(1, 6))).collect();
     let stream: Vec<u8> = payloads.iter().flat_map(|payload| frame(payload)).collect();
     for way in 0..1000 {
         let mut receiver = receiver(20_000);
@@ -423,9 +361,6 @@ fn an_accepted_end_never_shows_disconnected() {
     let mut world = world(setup());
     world.at(1_000, Act::Reset).run_until(5_000);
     let first = &world.accepted[0];
-    assert_eq!(
-        (first.role, last_reason(first)),
-        (Role::Accepted, Reason::Reset)
-    );
+    assert_eq!((first.role, last_reason(first)), (Role::Accepted, Reason::Reset));
     assert_eq!(first.application.seen.len(), 2);
 }

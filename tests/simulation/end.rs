@@ -102,14 +102,7 @@ impl End {
     }
 
     /// The link is up on this side.
-    pub fn linked(
-        &mut self,
-        wire: usize,
-        side: Side,
-        input: Input,
-        network: &mut Network,
-        now: Moment,
-    ) {
+    pub fn linked(&mut self, wire: usize, side: Side, input: Input, network: &mut Network, now: Moment) {
         self.dialling = None;
         self.is_doomed = false;
         self.receiver.link_up(&self.options, now);
@@ -233,9 +226,7 @@ impl End {
         if let Some(fault) = self.receiver.fault() {
             return Some(fault.reason);
         }
-        let verdict = (!link.is_heard)
-            .then(|| self.receiver.judge(now))
-            .flatten()?;
+        let verdict = (!link.is_heard).then(|| self.receiver.judge(now)).flatten()?;
         assert!(link.is_reading, "who does not read judges nobody");
         Some(verdict)
     }
@@ -315,11 +306,7 @@ impl End {
             return;
         }
         application.writing.left -= 1;
-        if application
-            .writing
-            .left
-            .is_multiple_of(application.writing.burst)
-        {
+        if application.writing.left.is_multiple_of(application.writing.burst) {
             application.next_write = now + application.writing.period;
         }
     }
@@ -327,11 +314,7 @@ impl End {
     /// Past the empty queue where that is possible, as the fast path does. None: the link has failed.
     fn send(&mut self, payload: &[u8], network: &mut Network, now: Moment) -> Option<Push> {
         let may_pass = self.sender.is_empty() && self.random.one_in(2);
-        let Some(link) = self
-            .link
-            .as_ref()
-            .filter(|link| may_pass && !link.is_ending)
-        else {
+        let Some(link) = self.link.as_ref().filter(|link| may_pass && !link.is_ending) else {
             return Some(self.sender.push(payload));
         };
         let frame = [&encode_header(payload.len())[..], payload].concat();
@@ -351,11 +334,7 @@ impl End {
         let mut has_moved = false;
         while let Some(link) = &self.link {
             let unsent = self.sender.unsent();
-            let part = if unsent[0].is_empty() {
-                unsent[1]
-            } else {
-                unsent[0]
-            };
+            let part = if unsent[0].is_empty() { unsent[1] } else { unsent[0] };
             if part.is_empty() {
                 if link.is_ending {
                     network.end_stream(link.wire, link.side);
@@ -388,10 +367,7 @@ impl End {
 
     /// When it must be run although nothing comes.
     pub fn next(&self) -> Option<Moment> {
-        let mut dues = vec![
-            self.endpoint.deadline(),
-            self.application.next(self.receiver.ready()),
-        ];
+        let mut dues = vec![self.endpoint.deadline(), self.application.next(self.receiver.ready())];
         if let Some(link) = &self.link {
             if !link.is_heard {
                 dues.push(self.receiver.deadline());
@@ -410,29 +386,16 @@ impl End {
         self.check_bounds(&stats);
         if let Some(since) = self.closing_since {
             let limit = since + self.options.close_timeout + allowance;
-            assert!(
-                now < limit || self.is_ended(),
-                "closing ends within close_timeout"
-            );
-            assert!(matches!(
-                self.endpoint.state(),
-                State::Closing | State::Closed
-            ));
+            assert!(now < limit || self.is_ended(), "closing ends within close_timeout");
+            assert!(matches!(self.endpoint.state(), State::Closing | State::Closed));
         }
         if self.is_ended() {
             assert!(self.link.is_none() && self.dialling.is_none());
             assert!(self.receiver.is_closed());
         }
-        if let Some(link) = self
-            .link
-            .as_ref()
-            .filter(|link| link.is_reading && !link.is_heard)
-        {
+        if let Some(link) = self.link.as_ref().filter(|link| link.is_reading && !link.is_heard) {
             let limit = link.heard + self.options.heartbeat_timeout;
-            assert!(
-                now < limit || allowance > Duration::ZERO,
-                "a silent peer is found at once"
-            );
+            assert!(now < limit || allowance > Duration::ZERO, "a silent peer is found at once");
         }
     }
 
@@ -444,19 +407,12 @@ impl End {
         let most = write.max_bytes + slack as u64;
         assert!(self.sender.unsent_bytes() as u64 <= most);
         // What one read brought beyond the limit stays when the link ends.
-        let beyond = if read.policy == Policy::Fixed {
-            READ / 12
-        } else {
-            0
-        };
+        let beyond = if read.policy == Policy::Fixed { READ / 12 } else { 0 };
         let links = usize::try_from(stats.links).unwrap();
         let waiting = usize::try_from(stats.waiting).unwrap();
         assert!(waiting <= read.count + beyond, "{stats:?}, {links} links");
         let values = self.receiver.ready() - waiting;
-        assert!(
-            values <= 7 * (waiting + 1),
-            "{values} values for {waiting} messages"
-        );
+        assert!(values <= 7 * (waiting + 1), "{values} values for {waiting} messages");
     }
 }
 

@@ -45,14 +45,8 @@ pub fn check(role: Role, seen: &[Seen]) -> Result<(), String> {
 #[test]
 fn the_checker_refuses_what_the_grammar_refuses() {
     let (c, d) = (Seen::Connected, Seen::Disconnected(Reason::Eof));
-    let m = Seen::Message {
-        stream: 0,
-        number: 0,
-    };
-    let x = Seen::Closed {
-        reason: Reason::Eof,
-        undelivered: 0,
-    };
+    let m = Seen::Message { stream: 0, number: 0 };
+    let x = Seen::Closed { reason: Reason::Eof, undelivered: 0 };
     let legal = |items: &[&Seen]| {
         let items: Vec<Seen> = items.iter().copied().cloned().collect();
         check(Role::Dialler, &items).is_ok()

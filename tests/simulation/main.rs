@@ -43,9 +43,7 @@ struct Told(u64);
 impl Drop for Told {
     fn drop(&mut self) {
         let seed = self.0;
-        eprintln!(
-            "NETASYNC_SEED={seed} cargo test --no-default-features --test simulation every_seed"
-        );
+        eprintln!("NETASYNC_SEED={seed} cargo test --no-default-features --test simulation every_seed");
     }
 }
 

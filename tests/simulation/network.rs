@@ -104,13 +104,7 @@ pub struct Network {
 
 impl Network {
     pub fn new(shape: Shape, random: Random) -> Self {
-        Self {
-            shape,
-            holes: [false; 2],
-            is_server_host_up: true,
-            wires: Vec::new(),
-            random,
-        }
+        Self { shape, holes: [false; 2], is_server_host_up: true, wires: Vec::new(), random }
     }
 
     /// A connection that has just been established.
@@ -139,11 +133,7 @@ impl Network {
             return None;
         }
         let pipe = &mut self.wires[wire][side];
-        assert_eq!(
-            pipe.fin,
-            Fin::No,
-            "nothing is written behind the end of a stream"
-        );
+        assert_eq!(pipe.fin, Fin::No, "nothing is written behind the end of a stream");
         let room = self.shape.room - pipe.outgoing.len().min(self.shape.room);
         let taken = room.min(bytes.len());
         pipe.outgoing.extend(&bytes[..taken]);
@@ -246,11 +236,7 @@ impl Network {
     fn arrive(&mut self, wire: usize, direction: Side, now: Moment) -> bool {
         let answer_at = now + self.shape.latency;
         let pipes = &mut self.wires[wire];
-        if pipes[direction]
-            .flight
-            .front()
-            .is_none_or(|(at, _)| *at > now)
-        {
+        if pipes[direction].flight.front().is_none_or(|(at, _)| *at > now) {
             return false;
         }
         let (_, piece) = pipes[direction].flight.pop_front().expect("looked at");

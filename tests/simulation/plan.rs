@@ -43,15 +43,8 @@ pub fn run(seed: u64) {
         .at(PEACE, Act::Read(1, Reading::Eager));
     let queued = queued_without_link(&world.dialler);
     world.run_until(SETTLED);
-    let probes = Writing {
-        period: Duration::from_millis(10),
-        burst: 3,
-        longest: 100,
-        left: PROBES,
-    };
-    world
-        .at(SETTLED, Act::Write(0, probes))
-        .at(SETTLED, Act::Write(1, probes));
+    let probes = Writing { period: Duration::from_millis(10), burst: 3, longest: 100, left: PROBES };
+    world.at(SETTLED, Act::Write(0, probes)).at(SETTLED, Act::Write(1, probes));
     world.run_until(END);
     world.check_deliveries();
     check_ends(&world);
@@ -81,17 +74,9 @@ fn setup(random: &mut Random, is_healthy: bool) -> Setup {
     // This wire agrees on nothing: who waits less than the other's interval is wrong.
     let intervals = [random.within(200, 1000), random.within(200, 1000)];
     let slowest = intervals[0].max(intervals[1]);
-    let longest = if is_tiny || shape.segment < 100 {
-        &[0, 30][..]
-    } else {
-        &[0, 30, 300, 5000]
-    };
+    let longest = if is_tiny || shape.segment < 100 { &[0, 30][..] } else { &[0, 30, 300, 5000] };
     Setup {
-        shape: Shape {
-            latency,
-            jitter,
-            ..shape
-        },
+        shape: Shape { latency, jitter, ..shape },
         options: intervals.map(|interval| options(random, interval, slowest, is_healthy)),
         reading: [reading(random), reading(random)],
         writing: [writing(random, longest), writing(random, longest)],
@@ -103,12 +88,8 @@ fn setup(random: &mut Random, is_healthy: bool) -> Setup {
 fn options(random: &mut Random, interval: u64, slowest: u64, is_healthy: bool) -> Options {
     let timeout = slowest * random.within(3, 5) + 400;
     let maximum = random.within(200, 4000);
-    let retry = Retry::new(
-        0.1,
-        2.0,
-        Duration::from_millis(maximum).as_secs_f64(),
-        random.pick(&[Jitter::Full, Jitter::None]),
-    );
+    let retry =
+        Retry::new(0.1, 2.0, Duration::from_millis(maximum).as_secs_f64(), random.pick(&[Jitter::Full, Jitter::None]));
     let is_once = !is_healthy && random.one_in(6);
     let settings = Settings {
         heartbeat_interval: Duration::from_millis(interval).as_secs_f64(),
@@ -125,12 +106,7 @@ fn options(random: &mut Random, interval: u64, slowest: u64, is_healthy: bool) -
 
 fn buffer(random: &mut Random) -> Buffer {
     Buffer {
-        policy: random.pick(&[
-            Policy::Fixed,
-            Policy::Fixed,
-            Policy::Dropping,
-            Policy::Sliding,
-        ]),
+        policy: random.pick(&[Policy::Fixed, Policy::Fixed, Policy::Dropping, Policy::Sliding]),
         count: random.pick(&[1, 2, 5, 50, 1000]),
         max_bytes: random.pick(&[65, 4000, 1 << 20]),
     }
@@ -139,10 +115,7 @@ fn buffer(random: &mut Random) -> Buffer {
 fn reading(random: &mut Random) -> Reading {
     match random.within(0, 4) {
         0..=2 => Reading::Eager,
-        3 => Reading::Every {
-            period: random.milliseconds(20, 2000),
-            count: random.size(1, 20),
-        },
+        3 => Reading::Every { period: random.milliseconds(20, 2000), count: random.size(1, 20) },
         _ => Reading::Absent,
     }
 }
@@ -234,11 +207,7 @@ fn check_ends(world: &World) {
 }
 
 fn check_last_word(end: &End) {
-    let Some(Seen::Closed {
-        reason,
-        undelivered,
-    }) = end.application.seen.last()
-    else {
+    let Some(Seen::Closed { reason, undelivered }) = end.application.seen.last() else {
         panic!("Closed is the last item");
     };
     let ours = [Reason::ClosedHere, Reason::CloseTimeout, Reason::Aborted];
@@ -246,10 +215,7 @@ fn check_last_word(end: &End) {
         let has_ended_before = end.closing_since > end.ended_at;
         assert!(ours.contains(reason) || has_ended_before, "{reason:?}");
     } else if end.role == Role::Dialler {
-        assert!(
-            end.options.reconnect.is_none(),
-            "a dialler ends only by its own side"
-        );
+        assert!(end.options.reconnect.is_none(), "a dialler ends only by its own side");
     }
     assert_eq!(*undelivered, end.stats().queued);
 }
@@ -258,45 +224,27 @@ fn check_last_word(end: &End) {
 fn check_liveness(world: &World, queued: &[u32]) {
     let (dialler, server) = (&world.dialler, world.server());
     for end in [dialler, server] {
-        assert!(
-            matches!(end.phase(), Phase::Up { .. }),
-            "{:?} {:?}",
-            end.role,
-            end.phase()
-        );
+        assert!(matches!(end.phase(), Phase::Up { .. }), "{:?} {:?}", end.role, end.phase());
         assert!(end.sender.is_empty(), "{:?}", end.stats());
         assert_eq!(end.receiver.ready(), 0);
     }
-    let is_lossless = |from: &End, to: &End| {
-        lossless(from.options.write_buffer) && lossless(to.options.read_buffer)
-    };
+    let is_lossless = |from: &End, to: &End| lossless(from.options.write_buffer) && lossless(to.options.read_buffer);
     let last = usize::try_from(PROBES).unwrap();
     let tail = |numbers: &[u32]| numbers[numbers.len().saturating_sub(last)..].to_vec();
     if is_lossless(dialler, server) {
         let sent = &dialler.application.accepted;
         let got = messages(server, |_| {});
-        assert_eq!(
-            tail(&got),
-            tail(sent),
-            "what is sent on a good link arrives"
-        );
+        assert_eq!(tail(&got), tail(sent), "what is sent on a good link arrives");
     }
     if is_lossless(server, dialler) {
         let sent = tail(&server.application.accepted);
         let got = messages(dialler, |_| {});
         assert!(got.ends_with(&sent), "{sent:?} {got:?}");
     }
-    let got: Vec<u32> = world
-        .accepted
-        .iter()
-        .flat_map(|end| messages(end, |_| {}))
-        .collect();
+    let got: Vec<u32> = world.accepted.iter().flat_map(|end| messages(end, |_| {})).collect();
     if lossless(server.options.read_buffer) {
         for number in queued {
-            assert!(
-                got.contains(number),
-                "{number} was queued and never arrived"
-            );
+            assert!(got.contains(number), "{number} was queued and never arrived");
         }
     }
 }
@@ -327,15 +275,7 @@ fn check_health(world: &World, closer: Option<usize>, is_eager: bool) {
 
 fn closed_in_time(end: &End) -> bool {
     let last = end.application.seen.last();
-    let is_whole = matches!(
-        last,
-        Some(Seen::Closed {
-            reason: Reason::ClosedHere,
-            undelivered: 0
-        })
-    );
-    let limit = end
-        .closing_since
-        .map(|since| since + end.options.close_timeout);
+    let is_whole = matches!(last, Some(Seen::Closed { reason: Reason::ClosedHere, undelivered: 0 }));
+    let limit = end.closing_since.map(|since| since + end.options.close_timeout);
     is_whole && end.ended_at < limit
 }

@@ -92,9 +92,7 @@ impl World {
             random,
         };
         let peer = String::new();
-        world
-            .dialler
-            .step(Input::Started { peer }, &mut world.network, now);
+        world.dialler.step(Input::Started { peer }, &mut world.network, now);
         world
     }
 
@@ -106,9 +104,7 @@ impl World {
 
     /// The accepting end of the newest connection.
     pub fn server(&self) -> &End {
-        self.accepted
-            .last()
-            .expect("a connection has been accepted")
+        self.accepted.last().expect("a connection has been accepted")
     }
 
     pub fn run_until(&mut self, milliseconds: u64) {
@@ -117,11 +113,7 @@ impl World {
             self.settle();
             self.check();
             let next = self.next().unwrap_or(end).min(end);
-            assert!(
-                next > self.now || self.now >= end,
-                "no deadline lies in the past: {:?}",
-                self.ends_in_brief()
-            );
+            assert!(next > self.now || self.now >= end, "no deadline lies in the past: {:?}", self.ends_in_brief());
             if self.now >= end {
                 return;
             }
@@ -139,20 +131,13 @@ impl World {
                 return self.now;
             }
             let next = self.next().unwrap_or(end);
-            assert!(
-                next < end,
-                "it did not come to that: {:?}",
-                self.ends_in_brief()
-            );
+            assert!(next < end, "it did not come to that: {:?}", self.ends_in_brief());
             self.now = next;
         }
     }
 
     pub fn ends_in_brief(&self) -> Vec<(Role, Phase, Option<Moment>)> {
-        self.ends()
-            .filter(|end| !end.is_gone)
-            .map(|end| (end.role, end.phase(), end.next()))
-            .collect()
+        self.ends().filter(|end| !end.is_gone).map(|end| (end.role, end.phase(), end.next())).collect()
     }
 
     pub fn ends(&self) -> impl Iterator<Item = &End> {
@@ -224,8 +209,7 @@ impl World {
             let wire = self.network.connect();
             self.backlog.push(wire);
             let peer = String::from("server");
-            self.dialler
-                .linked(wire, 0, Input::Dialed { peer }, &mut self.network, now);
+            self.dialler.linked(wire, 0, Input::Dialed { peer }, &mut self.network, now);
             return true;
         } else {
             Reason::Refused
@@ -244,26 +228,12 @@ impl World {
         for wire in std::mem::take(&mut self.backlog) {
             let stream = u32::try_from(self.accepted.len() + 1).unwrap();
             let setup = &self.setup;
-            let mut application =
-                Application::new(setup.reading[1], setup.writing[1], setup.echoes);
+            let mut application = Application::new(setup.reading[1], setup.writing[1], setup.echoes);
             application.next_write = self.now;
             let (options, random) = (&setup.options[1], self.random.split());
-            let mut end = End::new(
-                Role::Accepted,
-                stream,
-                options,
-                application,
-                random,
-                self.now,
-            );
+            let mut end = End::new(Role::Accepted, stream, options, application, random, self.now);
             let peer = String::from("client");
-            end.linked(
-                wire,
-                1,
-                Input::Started { peer },
-                &mut self.network,
-                self.now,
-            );
+            end.linked(wire, 1, Input::Started { peer }, &mut self.network, self.now);
             self.accepted.push(end);
         }
         true
@@ -362,11 +332,7 @@ impl World {
 
     fn with_end(&mut self, side: Side, act: impl FnOnce(&mut End, &mut Network)) {
         let newest = self.accepted.iter_mut().rfind(|end| !end.is_gone);
-        let end = if side == 0 {
-            Some(&mut self.dialler)
-        } else {
-            newest
-        };
+        let end = if side == 0 { Some(&mut self.dialler) } else { newest };
         if let Some(end) = end {
             act(end, &mut self.network);
         }
@@ -386,10 +352,7 @@ impl World {
     /// What holds after every moment.
     fn check(&mut self) {
         self.note_impairments();
-        for (side, end) in [(0, &self.dialler)]
-            .into_iter()
-            .chain(self.accepted.iter().map(|end| (1, end)))
-        {
+        for (side, end) in [(0, &self.dialler)].into_iter().chain(self.accepted.iter().map(|end| (1, end))) {
             if end.is_gone || self.is_frozen(side) {
                 continue;
             }
@@ -407,10 +370,7 @@ impl World {
             Reason::HeartbeatTimeout | Reason::SlowFrame => {
                 let window = end.options.heartbeat_timeout + self.frozen[side];
                 let limit = self.impaired_until[side] + window + Duration::from_secs(1);
-                assert!(
-                    *at <= limit && self.impaired_until[side] > Moment::ZERO,
-                    "false alarm: {reason:?} at {at:?}"
-                );
+                assert!(*at <= limit && self.impaired_until[side] > Moment::ZERO, "false alarm: {reason:?} at {at:?}");
             }
             Reason::Reset | Reason::Truncated => {}
             _ => panic!("{reason:?} found in bytes of our own"),
@@ -423,11 +383,8 @@ impl World {
             let outcome = grammar::check(end.role, &end.application.seen);
             outcome.unwrap_or_else(|fault| panic!("{:?}: {fault}", end.role));
         }
-        let arrived: Vec<u32> = self
-            .accepted
-            .iter()
-            .flat_map(|end| messages(end, |stream| assert_eq!(stream, 0)))
-            .collect();
+        let arrived: Vec<u32> =
+            self.accepted.iter().flat_map(|end| messages(end, |stream| assert_eq!(stream, 0))).collect();
         check_subsequence(&arrived, &self.dialler.application.accepted);
         let mut newest = 0;
         for end in &self.accepted {
@@ -468,15 +425,9 @@ pub fn messages(end: &End, mut on_stream: impl FnMut(u32)) -> Vec<u32> {
 }
 
 fn check_subsequence(arrived: &[u32], accepted: &[u32]) {
-    assert!(
-        arrived.windows(2).all(|pair| pair[0] < pair[1]),
-        "in order and none twice: {arrived:?}"
-    );
+    assert!(arrived.windows(2).all(|pair| pair[0] < pair[1]), "in order and none twice: {arrived:?}");
     let mut left = accepted.iter();
     for number in arrived {
-        assert!(
-            left.any(|accepted| accepted == number),
-            "{number} was never sent"
-        );
+        assert!(left.any(|accepted| accepted == number), "{number} was never sent");
     }
 }
