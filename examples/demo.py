@@ -39,7 +39,7 @@ except ImportError:
 ROOT = Path(__file__).resolve().parent.parent
 SERVER = Path(__file__).with_name("echo_server.py")
 # Enough to be a stream and not a moment; whole passes over the text.
-MESSAGES = 60_000
+MESSAGES = 300_000
 ROUND_TRIPS = 5_000
 # Small, so that a value does not have to wait behind many messages.
 BUFFER = netasync.Buffer.fixed(2_048)
