@@ -63,7 +63,7 @@ def face(request):
 
 @pytest.fixture(scope="session", autouse=True)
 def warmed_up():
-    """What a loop keeps open for the rest of the process (uvloop: a pipe for signals) is no leak of a test."""
+    """What a loop keeps open to the end of the process (uvloop: a pipe for signals) is no test's leak."""
     for each in FACES.values():
         each.run(each.pause(0))
 

@@ -209,7 +209,7 @@ async def test_values_are_never_dropped_by_a_read_buffer(world, make, kept, orde
 
 async def test_a_sliding_write_buffer_discards_only_what_was_not_begun(world):
     server = world.raw_listener(receive_buffer=16_384)
-    conn = world.connect(server.address, write_buffer=Buffer.sliding(2), max_size=2**26)
+    conn = world.connect(server.address, write_buffer=Buffer.sliding(2, max_bytes=2**26), max_size=2**26)
     peer = await world.outside(server.accept)
     await world.up(conn)
     large = b"L" * 2**24

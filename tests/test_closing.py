@@ -207,6 +207,7 @@ async def test_abort_ends_a_close_that_goes_on(world):
 
 async def test_abort_ends_a_dialler_that_dials(world):
     full = world.raw_listener(backlog=0)
+    await world.outside(full.fill)
     conns = [world.connect(full.address, open_timeout=3000) for _ in range(5)]
     for conn in conns:
         conn.abort()

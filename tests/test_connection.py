@@ -1,7 +1,5 @@
 """Connections: targets, what a handle says of itself, and who ends it."""
 
-import socket
-
 import pytest
 
 from netasync import Closed, ClosedError, Connected, Reason, State
@@ -121,10 +119,9 @@ async def test_state_follows_the_life_of_a_dialler(world):
 
 
 async def test_state_is_connecting_while_nothing_was_shown_yet(world):
-    port = world.raw_listener(backlog=0)
-    fillers = [world.outsider(_filler(port)) for _ in range(4)]
-    assert fillers
-    conn = world.connect(port.address, open_timeout=20, close_timeout=0.1)
+    server = world.raw_listener(backlog=0)
+    await world.outside(server.fill)
+    conn = world.connect(server.address, open_timeout=20, close_timeout=0.1)
     assert conn.state is State.CONNECTING
     await world.stays_quiet(conn)
     assert conn.state is State.CONNECTING
@@ -163,6 +160,7 @@ async def test_an_item_waiting_at_close_is_discarded_and_counted(world):
     await world.arrived(conn, 3)
     assert await world.recv(conn) == b"1"
     world.start_close(conn)
+    peer.close()
     await world.end(conn)
     assert (conn.stats().consumed, conn.stats().read_dropped) == (1, 2)
 
@@ -226,11 +224,3 @@ async def test_a_send_that_waits_for_room_is_told_when_the_handle_ends(world):
     for one in waiting:
         with pytest.raises(ClosedError):
             await world.join(one)
-
-
-def _filler(server):
-    """A connection that takes a place in the backlog of a server that never accepts."""
-    filler = socket.socket()
-    filler.setblocking(False)
-    filler.connect_ex(("127.0.0.1", server.port))
-    return filler

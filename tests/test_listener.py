@@ -205,14 +205,14 @@ async def test_connections_is_a_snapshot_of_those_alive(world):
 
 async def test_stats_count_what_was_accepted_what_waits_and_what_lives(world):
     listener = world.listen(0)
-    for _ in range(3):
-        await world.raw_dial(listener.address)
+    peer, *_ = [await world.raw_dial(listener.address) for _ in range(3)]
     await world.eventually(lambda: listener.stats().waiting == 3)
     conn = await world.accept(listener)
     stats = listener.stats()
     assert (stats.accepted, stats.waiting, stats.refused, stats.connections) == (3, 2, 0, 3)
     await world.up(conn)
-    await world.close(conn)
+    peer.close()
+    await world.end(conn)
     await world.eventually(lambda: listener.stats().connections == 2)
 
 

@@ -94,6 +94,7 @@ async def test_messages_yields_messages_only_and_ends_at_closed(world):
         taken.append(data)
         if data == b"3":
             aio(conn).close()
+            second.close()
     assert taken == [b"1", b"2", b"3"]
 
 

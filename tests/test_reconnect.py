@@ -2,13 +2,11 @@
 
 import contextlib
 import itertools
-import socket
 
 import pytest
 
 from netasync import Backoff, Buffer, ClosedError, Disconnected, Reason, State
 from support.grammar import spell
-from support.peer import split_target
 
 
 async def test_the_client_may_start_long_before_the_server(world):
@@ -53,7 +51,7 @@ async def test_disconnected_says_how_many_dials_failed_and_when_the_next_begins(
 
 async def test_disconnected_says_how_many_messages_are_unconfirmed(world):
     server = world.raw_listener(receive_buffer=16_384)
-    conn = world.connect(server.address, max_size=2**26)
+    conn = world.connect(server.address, max_size=2**26, write_buffer=Buffer.fixed(9, max_bytes=2**26))
     peer = await world.outside(server.accept)
     await world.up(conn)
     await world.send(conn, b"x" * 2**24)
@@ -158,10 +156,7 @@ async def test_connect_returns_while_the_name_is_still_looked_up(world):
 
 async def test_a_dial_that_nobody_answers_is_an_open_timeout(world):
     server = world.raw_listener(backlog=0)
-    for _ in range(4):
-        filler = world.outsider(socket.socket())
-        filler.setblocking(False)
-        filler.connect_ex(split_target(server.address))
+    await world.outside(server.fill)
     conn = world.connect(server.address, open_timeout=0.2)
     assert (await world.down(conn)).reason is Reason.OPEN_TIMEOUT
 

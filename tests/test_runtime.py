@@ -87,8 +87,9 @@ async def test_shutdown_frees_the_ports_of_all_its_listeners(world):
     ports = [world.reserved_port().port for _ in range(5)]
     for port in ports:
         listener = world.listen(port)
-        await world.raw_dial(listener.address)
+        peer = await world.raw_dial(listener.address)
         await world.up(await world.accept(listener))
+        peer.half_close()
     await world.shutdown(world.runtime)
     for port in ports:
         world.raw_listener(port)
@@ -96,6 +97,7 @@ async def test_shutdown_frees_the_ports_of_all_its_listeners(world):
 
 async def test_shutdown_does_not_wait_for_a_dial_or_a_back_off(world):
     full = world.raw_listener(backlog=0)
+    await world.outside(full.fill)
     world.connect(full.address, open_timeout=3000)
     world.connect(world.reserved_port().address, reconnect=Backoff(initial=3000, maximum=3000))
     await world.shutdown(world.runtime)

@@ -18,13 +18,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Itera
 from types import ModuleType
 from typing import Any
 
-import netasync.blocking
-
 import netasync
+import netasync.blocking
 from support.waiting import DEADLINE, looks, pause
 
 #: Seconds that one scenario may take on a loop.
-SCENARIO = 90.0
+SCENARIO = 45.0
 
 _PACE = 0.003
 

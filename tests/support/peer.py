@@ -66,6 +66,7 @@ class RawListener:
         self.port: int = self._socket.getsockname()[1]
         self.address = f"[{host}]:{self.port}" if ":" in host else f"{host}:{self.port}"
         self._accepted: list[RawPeer] = []
+        self._fillers: list[socket.socket] = []
 
     def accept(self) -> RawPeer:
         """Wait for the next dial."""
@@ -86,9 +87,22 @@ class RawListener:
         self._accepted.append(RawPeer(accepted))
         return True
 
+    def fill(self) -> None:
+        """Fill the backlog (make the listener with `backlog=0`): a further dial is never answered."""
+        while True:
+            filler = socket.socket()
+            filler.settimeout(0.1)
+            self._fillers.append(filler)
+            try:
+                filler.connect(self._socket.getsockname())
+            except TimeoutError:
+                return
+
     def close(self) -> None:
         """Stop listening, and close what was accepted."""
         self._socket.close()
+        for filler in self._fillers:
+            filler.close()
         for peer in self._accepted:
             peer.close()
 
