@@ -131,6 +131,7 @@ async def test_the_accept_channel_accepts_iterates_and_closes(world):
     async for conn in world.accepted_by(chan):
         await world.up(conn)
         aio(listener).accept_chan.close()
+    await world.wait_closed(listener)
     with pytest.raises(OSError, match=r".+"):
         await world.raw_dial(listener.address)
 

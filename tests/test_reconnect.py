@@ -59,6 +59,7 @@ async def test_disconnected_says_how_many_messages_are_unconfirmed(world):
     assert await world.outside(peer.recv_exactly, 4)
     peer.reset()
     assert (await world.down(conn)).unconfirmed == 2
+    conn.abort()
 
 
 async def test_connected_says_which_dial_succeeded_and_counts_each_outage_afresh(world):
@@ -142,7 +143,8 @@ async def test_each_attempt_tries_the_addresses_of_a_name_again(world):
 
 
 async def test_a_name_that_does_not_resolve_is_a_value_and_a_retry(world):
-    conn = world.connect("no-such-host.invalid:9", close_timeout=0.1)
+    world.may_leave_lookups = True
+    conn = world.connect("no-such-host.invalid:9", reconnect=20, close_timeout=0.1)
     down = await world.down(conn)
     assert down.reason is Reason.NAME_NOT_FOUND
     assert down.retry_in is not None
@@ -150,7 +152,8 @@ async def test_a_name_that_does_not_resolve_is_a_value_and_a_retry(world):
 
 
 async def test_connect_returns_while_the_name_is_still_looked_up(world):
-    conns = [world.connect("no-such-host.invalid:9", close_timeout=0.1) for _ in range(20)]
+    world.may_leave_lookups = True
+    conns = [world.connect("no-such-host.invalid:9", close_timeout=0.1) for _ in range(5)]
     assert all(conn.state in (State.CONNECTING, State.DISCONNECTED) for conn in conns)
 
 
