@@ -40,11 +40,13 @@ pub struct Reading {
     mixed_since: Option<Moment>,
     threads: usize,
     thread_left: Moment,
+    /// The connection closes: nobody will take a message any more.
+    is_retired: bool,
 }
 
 impl Default for Reading {
     fn default() -> Self {
-        Self { driver: Driver::Tokio, mixed_since: None, threads: 0, thread_left: Moment::ZERO }
+        Self { driver: Driver::Tokio, mixed_since: None, threads: 0, thread_left: Moment::ZERO, is_retired: false }
     }
 }
 
@@ -61,12 +63,19 @@ impl Reading {
         matches!(&self.driver, Driver::Loop(driver) if driver.id() == id)
     }
 
+    /// The connection closes: the supervisor reads to its end, whatever loops and threads do. Returns the
+    /// driver that was replaced.
+    pub fn retire(&mut self) -> Driver {
+        self.is_retired = true;
+        std::mem::replace(&mut self.driver, Driver::Tokio)
+    }
+
     /// A task on `driver` is about to wait. Returns the driver that was replaced, if one was.
     pub fn enter_loop(&mut self, driver: &Arc<dyn LoopDriver>, now: Moment) -> Option<Driver> {
         let next = match &self.driver {
             Driver::Loop(present) if present.id() == driver.id() => return None,
             Driver::Loop(present) if !present.is_alive() => Driver::Loop(Arc::clone(driver)),
-            Driver::Tokio if self.mixed_since.is_none() => Driver::Loop(Arc::clone(driver)),
+            Driver::Tokio if self.is_free() => Driver::Loop(Arc::clone(driver)),
             Driver::Tokio => return None,
             Driver::Loop(_) | Driver::Thread => self.mixed(now),
         };
@@ -78,7 +87,7 @@ impl Reading {
         self.threads += 1;
         let next = match &self.driver {
             Driver::Thread => return None,
-            Driver::Tokio if self.mixed_since.is_none() => Driver::Thread,
+            Driver::Tokio if self.is_free() => Driver::Thread,
             Driver::Tokio => return None,
             Driver::Loop(present) if !present.is_alive() => Driver::Thread,
             Driver::Loop(_) => self.mixed(now),
@@ -117,6 +126,10 @@ impl Reading {
             Driver::Tokio => self.mixed_since.map(|_| now.saturating_add(THREAD_LINGER)),
             Driver::Loop(_) => Some(now.saturating_add(relief)),
         }
+    }
+
+    fn is_free(&self) -> bool {
+        self.mixed_since.is_none() && !self.is_retired
     }
 
     fn mixed(&mut self, now: Moment) -> Driver {

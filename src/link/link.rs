@@ -168,9 +168,21 @@ impl Link {
         self.stop(Input::Close(reason));
     }
 
-    /// Ends now.
+    /// Ends now: when it returns, the link is gone and `Closed` is there. The supervisor follows.
     pub fn abort(&self, reason: Reason) {
         self.stop(Input::Abort(reason));
+        self.hang_up();
+        self.end(reason);
+    }
+
+    /// Shows Closed, unless it has been shown.
+    pub(super) fn end(&self, reason: Reason) {
+        let status = self.status();
+        if status.state != State::Closed {
+            let closed = Closed { reason, detail: String::new(), undelivered: self.facts().queued };
+            self.deliver(Event::Closed(closed.clone()));
+            self.set_status(Status { state: State::Closed, connected: None, closed: Some(closed), ..status });
+        }
     }
 
     /// The reading channel was closed: what had arrived can be taken, then only values come.
@@ -279,11 +291,13 @@ impl Link {
         }
     }
 
-    /// A handle that is closing does not look open again, whatever its last link does.
+    /// A handle that is closing does not look open again, and one that has ended stays as it ended.
     pub(super) fn set_status(&self, mut next: Status) {
         let mut status = self.status.lock();
-        if status.state == State::Closing && next.state != State::Closed {
-            next.state = State::Closing;
+        match (status.state, next.state) {
+            (State::Closed, _) => return,
+            (State::Closing, State::Connecting | State::Connected | State::Disconnected) => next.state = State::Closing,
+            _ => {}
         }
         *status = next;
         drop(status);
@@ -347,6 +361,8 @@ impl Link {
         self.flush_corked();
         let mut rx = self.rx();
         rx.receiver.close();
+        let replaced = rx.reading.retire();
+        self.replace_driver(&mut rx, Some(replaced));
         self.publish(&mut rx);
         self.reopen(&mut rx);
         drop(rx);

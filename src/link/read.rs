@@ -268,7 +268,7 @@ impl Link {
     }
 
     /// The new driver looks for itself; the one before must stop, and the supervisor must know.
-    fn replace_driver(&self, rx: &mut Rx, replaced: Option<Driver>) {
+    pub(super) fn replace_driver(&self, rx: &mut Rx, replaced: Option<Driver>) {
         let Some(replaced) = replaced else { return };
         if let Driver::Loop(driver) = replaced {
             self.sync(driver);

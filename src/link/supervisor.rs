@@ -18,7 +18,7 @@ use super::target::Target;
 use crate::proto::Moment;
 use crate::proto::classic::Fault;
 use crate::proto::endpoint::{Endpoint, Input, Order, Phase, State};
-use crate::proto::events::{Closed, Event, Reason};
+use crate::proto::events::{Event, Reason};
 
 /// Where a dialler dials to, and from.
 #[derive(Debug, Clone)]
@@ -316,15 +316,10 @@ struct EndWithSupervisor(Arc<Link>);
 
 impl Drop for EndWithSupervisor {
     fn drop(&mut self) {
-        let status = self.0.status();
-        if status.state == State::Closed {
-            return;
+        if self.0.status().state != State::Closed {
+            self.0.hang_up();
+            self.0.end(if std::thread::panicking() { Reason::Internal } else { Reason::Shutdown });
         }
-        self.0.hang_up();
-        let reason = if std::thread::panicking() { Reason::Internal } else { Reason::Shutdown };
-        let closed = Closed { reason, detail: String::new(), undelivered: self.0.facts().queued };
-        self.0.deliver(Event::Closed(closed.clone()));
-        self.0.set_status(Status { state: State::Closed, connected: None, closed: Some(closed), ..status });
     }
 }
 

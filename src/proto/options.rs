@@ -191,7 +191,8 @@ impl Default for Settings {
 pub fn seconds(name: &str, value: f64) -> Result<Duration, Invalid> {
     match Duration::try_from_secs_f64(value) {
         Ok(duration) if duration > Duration::ZERO && value <= LONGEST => Ok(duration),
-        _ => Err(Invalid(format!("{name} must be above 0 and at most {LONGEST} s, not {value} s"))),
+        // As Python writes it: NaN is nan there.
+        _ => Err(Invalid(format!("{name} must be above 0 and at most {LONGEST} s, not {value} s").to_lowercase())),
     }
 }
 
