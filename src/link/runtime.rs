@@ -91,7 +91,9 @@ impl Runtime {
         let link = Link::new(next_id(), Role::Accepted, options);
         let endpoint = Endpoint::new(Role::Accepted, link.options(), seed());
         let handle = tokio::runtime::Handle::current();
-        self.run_link(&handle, Supervisor::accepted(Arc::clone(&link), endpoint, dialed), &link);
+        let mut supervisor = Supervisor::accepted(Arc::clone(&link), endpoint, dialed);
+        supervisor.start();
+        self.run_link(&handle, supervisor, &link);
         link
     }
 

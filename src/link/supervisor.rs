@@ -70,8 +70,7 @@ impl Supervisor {
     /// Runs the connection to its end. A panic on the way ends this handle and no other.
     pub async fn run(mut self) {
         let _end = EndWithSupervisor(Arc::clone(&self.link));
-        let peer = self.dialed.as_ref().map(|dialed| dialed.peer.clone()).unwrap_or_default();
-        self.step(Input::Started { peer });
+        self.start();
         while self.endpoint.phase() != Phase::Ended {
             self.watch_as_needed();
             let input = self.wait().await;
@@ -79,6 +78,14 @@ impl Supervisor {
                 self.step(input);
             }
             self.attend();
+        }
+    }
+
+    /// Takes the first step. An accepted connection is up when this returns.
+    pub fn start(&mut self) {
+        if self.endpoint.phase() == Phase::New {
+            let peer = self.dialed.as_ref().map(|dialed| dialed.peer.clone()).unwrap_or_default();
+            self.step(Input::Started { peer });
         }
     }
 

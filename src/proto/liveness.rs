@@ -140,7 +140,8 @@ impl Budget {
         }
         let elapsed = now.saturating_sub(self.filled).as_secs_f64();
         let earned = elapsed * Self::PER_SECOND + exact(messages) + exact_size(bytes) / Self::BYTES_PER_UNIT;
-        self.left = (self.left + earned).min(Self::SIZE.max(self.left)) - exact(heartbeats);
+        // Nobody knows what came first within a batch, so its messages pay for its heartbeats.
+        self.left = (self.left + earned - exact(heartbeats)).min(Self::SIZE.max(self.left));
         self.filled = now;
         self.left >= 0.0
     }
