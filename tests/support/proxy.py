@@ -203,6 +203,8 @@ class _Link:
         return bool(self.waiting[direction]) and direction not in self.proxy._held
 
     def _serve(self) -> None:
+        if self not in self.proxy._links:
+            return  # both ends were ready in one look, and the first to be served ended the link
         for direction in DIRECTIONS:
             try:
                 self._forward(direction)
