@@ -82,6 +82,8 @@ async def test_an_option_of_connect_that_makes_no_sense_is_told_at_the_call(worl
     [
         wrong(ValueError, "accept_buffer", "0", accept_buffer=0),
         wrong(TypeError, "accept_buffer", accept_buffer="many"),
+        wrong(ValueError, "accept_buffer", accept_buffer=Buffer.dropping(2)),
+        wrong(ValueError, "accept_buffer", accept_buffer=Buffer.sliding(2)),
         wrong(TypeError, "reconnect", reconnect=1),
         wrong(TypeError, "local_address", local_address="127.0.0.1"),
     ],

@@ -1,5 +1,7 @@
 """Connections: targets, what a handle says of itself, and who ends it."""
 
+import gc
+
 import pytest
 
 from netasync import Closed, ClosedError, Connected, Reason, State
@@ -67,7 +69,7 @@ async def test_wait_connected_takes_nothing(world):
     port = world.reserved_port()
     conn = world.connect(port.address)
     waiting = world.spawn(world.wait_connected(conn))
-    await world.settle(waiting)
+    await world.eventually(lambda: conn.state is State.DISCONNECTED)
     listener = world.listen(port.port)
     up = await world.join(waiting)
     assert isinstance(up, Connected)
@@ -224,3 +226,34 @@ async def test_a_send_that_waits_for_room_is_told_when_the_handle_ends(world):
     for one in waiting:
         with pytest.raises(ClosedError):
             await world.join(one)
+
+
+async def test_a_handle_dropped_without_close_is_closed_with_a_resource_warning(world):
+    listener = world.listen(0)
+    conn = world.connect(listener.address, watch=False)
+    served = await world.accept(listener)
+    await world.up(served)
+    await world.send(conn, b"accepted before")
+    with pytest.warns(ResourceWarning, match="without close"):
+        del conn
+        gc.collect()
+    assert await world.recv(served) == b"accepted before"
+    assert (await world.end(served)).reason is Reason.EOF
+
+
+async def test_a_handle_that_has_ended_may_be_dropped_without_a_word(world):
+    server = world.raw_listener()
+    conn = world.connect(server.address, watch=False, reconnect=None)
+    (await world.outside(server.accept)).close()
+    await world.wait_closed(conn)
+    del conn
+    gc.collect()  # a warning would be an error here
+    assert world.runtime.running
+
+
+async def test_a_name_shows_in_the_repr(world):
+    listener = world.listen(0, name="the server")
+    conn = world.connect(listener.address, name="the client")
+    assert "the client" in repr(conn)
+    assert "the server" in repr(listener)
+    assert "the server" in repr(await world.accept(listener))

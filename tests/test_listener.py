@@ -1,5 +1,6 @@
 """Listeners: binding, accepting, and who lives on when one is closed."""
 
+import gc
 import socket
 
 import pytest
@@ -224,6 +225,15 @@ async def test_both_faces_are_one_listener(world):
     assert blocking(listener).address == aio(listener).address
 
 
+async def test_a_listener_dropped_without_close_is_closed_with_a_resource_warning(world):
+    listener = world.face.api.listen(0, runtime=world.runtime)
+    address = listener.address
+    with pytest.warns(ResourceWarning, match="without close"):
+        del listener
+        gc.collect()
+    await world.eventually(lambda: _is_refused(address))
+
+
 # Closing
 
 
@@ -301,3 +311,11 @@ def test_a_listener_accepts_though_no_loop_runs(world):
     peer = world.outsider(RawPeer.dial(listener.address))
     conn = world.watch(blocking(listener).accept(timeout=20), dialler=False)
     assert conn.peer == peer.address
+
+
+def _is_refused(address):
+    try:
+        RawPeer.dial(address).close()
+    except ConnectionRefusedError:
+        return True
+    return False

@@ -4,7 +4,7 @@ import array
 
 import pytest
 
-from netasync import Buffer, BufferFull, MessageTooLarge
+from netasync import Buffer, BufferFull, MessageTooLarge, State
 
 try:
     import numpy  # here, since it starts threads
@@ -183,6 +183,13 @@ async def test_flush_returns_when_the_kernel_has_everything(world):
     stats = conn.stats()
     assert (stats.accepted, stats.confirmed, stats.queued) == (100, 100, 0)
     await world.outside(peer.recv_many, 100)
+
+
+async def test_flush_has_nothing_to_wait_for_while_nothing_is_queued(world):
+    conn = world.connect(world.reserved_port().address)
+    await world.down(conn)
+    await world.flush(conn)
+    assert conn.state is State.DISCONNECTED
 
 
 async def test_flush_waits_for_the_link(world):
