@@ -178,7 +178,7 @@ impl Link {
     /// Shows Closed, unless it has been shown.
     pub(super) fn end(&self, reason: Reason) {
         let status = self.status();
-        if status.state != State::Closed {
+        if status.closed.is_none() {
             let closed = Closed { reason, detail: String::new(), undelivered: self.facts().queued };
             self.deliver(Event::Closed(closed.clone()));
             self.set_status(Status { state: State::Closed, connected: None, closed: Some(closed), ..status });
@@ -294,10 +294,11 @@ impl Link {
     /// A handle that is closing does not look open again, and one that has ended stays as it ended.
     pub(super) fn set_status(&self, mut next: Status) {
         let mut status = self.status.lock();
-        match (status.state, next.state) {
-            (State::Closed, _) => return,
-            (State::Closing, State::Connecting | State::Connected | State::Disconnected) => next.state = State::Closing,
-            _ => {}
+        if status.closed.is_some() {
+            return;
+        }
+        if status.state == State::Closing && next.closed.is_none() {
+            next.state = State::Closing;
         }
         *status = next;
         drop(status);

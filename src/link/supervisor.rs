@@ -154,7 +154,8 @@ impl Supervisor {
             Status { state: self.endpoint.state(), connected: None, closed: None, attempts: self.endpoint.attempts() };
         match &event {
             Event::Connected(connected) => status.connected = Some(connected.clone()),
-            Event::Disconnected(_) => {}
+            // Without `reconnect` the end comes with it, and is shown by the value behind it.
+            Event::Disconnected(_) => status.state = State::Disconnected,
             Event::Closed(closed) => status.closed = Some(closed.clone()),
         }
         match (event, self.dialed.take()) {
