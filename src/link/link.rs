@@ -384,7 +384,13 @@ impl Link {
 
 /// The end of a link as the supervisor reads it.
 pub(super) fn fault_of(error: &std::io::Error) -> Fault {
-    Fault { reason: Reason::Reset, detail: error.to_string() }
+    Fault { reason: Reason::Reset, detail: words_of(error) }
+}
+
+/// The system's words without the number behind them.
+pub fn words_of(error: &std::io::Error) -> String {
+    let text = error.to_string();
+    text.split(" (os error").next().unwrap_or_default().to_lowercase()
 }
 
 /// What the application holds: when the last one is dropped, the connection closes.

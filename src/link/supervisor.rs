@@ -12,7 +12,7 @@ use tokio::io::{Interest, Ready};
 
 use super::clock;
 use super::driver::Driver;
-use super::link::{Link, Rx, Status, StreamEnd, fault_of};
+use super::link::{Link, Rx, Status, StreamEnd, fault_of, words_of};
 use super::net::{self, Socket};
 use super::target::Target;
 use crate::proto::Moment;
@@ -297,7 +297,10 @@ impl Link {
         let is_left = tx.drainer.is_none() && tx.draining_threads == 0;
         let writes = tx.is_stalled && tx.socket.is_some() && !tx.has_failed && is_left;
         let interest = match (reads, writes) {
-            (false, false) => return None,
+            // Errors come without being asked for, and nothing else does: a reset is seen at once, also
+            // where it follows bytes that a loop has read (libuv watches no socket further that had an
+            // error, and does not say so), and no message wakes the runtime.
+            (false, false) => Interest::ERROR,
             (true, false) => Interest::READABLE,
             (false, true) => Interest::WRITABLE,
             (true, true) => Interest::READABLE | Interest::WRITABLE,
@@ -339,6 +342,10 @@ async fn serve(watch: Option<&Watch>, link: &Link) {
     let Ok(mut guard) = watch.fd.ready(watch.interest).await else {
         return;
     };
+    if guard.ready().is_error() {
+        link.look();
+        guard.clear_ready_matching(Ready::ERROR);
+    }
     if guard.ready().is_readable() && link.read_for_runtime() {
         guard.clear_ready_matching(Ready::READABLE);
     }
@@ -368,7 +375,7 @@ async fn dial_in_turn(route: &Route, link: &Link) -> Result<Dialed, Fault> {
     let began = clock::now();
     let addresses = net::lookup(host, *port).await;
     let not_found = |detail| Fault { reason: Reason::NameNotFound, detail };
-    let addresses = addresses.map_err(|error| not_found(error.to_string()))?;
+    let addresses = addresses.map_err(|error| not_found(words_of(&error)))?;
     let mut last = not_found(String::from("the name has no address"));
     for (place, address) in addresses.iter().enumerate() {
         let left = link.options().open_timeout.saturating_sub(clock::now().saturating_sub(began));
@@ -391,5 +398,5 @@ fn dial_fault(error: &std::io::Error) -> Fault {
         TimedOut => Reason::OpenTimeout,
         _ => Reason::Unreachable,
     };
-    Fault { reason, detail: error.to_string() }
+    Fault { reason, detail: words_of(error) }
 }
