@@ -25,6 +25,8 @@ use crate::proto::options::Options;
 #[derive(Debug)]
 pub enum StreamEnd {
     Eof,
+    /// The end of the stream, and the life of this end knows. We may still write.
+    Told,
     Error(std::io::Error),
 }
 
@@ -35,6 +37,8 @@ pub struct Rx {
     pub(super) end: Option<StreamEnd>,
     /// The inbox is full: nobody reads until it is half empty.
     pub(super) is_paused: bool,
+    /// The kernel has reported a reset, and does so again for ever.
+    pub(super) is_reset: bool,
     pub(super) reading: Reading,
     pub(super) readers: WaitList,
     /// The thread that polls and reads for all of them.
@@ -102,6 +106,7 @@ impl Link {
             socket: None,
             end: None,
             is_paused: false,
+            is_reset: false,
             reading: Reading::default(),
             readers: WaitList::default(),
             leader: None,
@@ -251,6 +256,7 @@ impl Link {
         }
         rx.end = None;
         rx.is_paused = false;
+        rx.is_reset = false;
         let mut tx = self.tx();
         tx.socket = None;
         tx.has_failed = false;

@@ -201,6 +201,12 @@ impl Link {
         self.publish(&mut rx);
     }
 
+    /// The kernel reports a reset: what came before it is read, if there is room.
+    pub(super) fn hear_reset(&self) {
+        self.rx().is_reset = true;
+        self.look();
+    }
+
     /// One read into this thread's buffer.
     pub(super) fn read(&self, rx: &mut Rx) -> Read {
         let Some(socket) = rx.socket.as_ref().filter(|_| !rx.is_paused && rx.end.is_none()).cloned() else {

@@ -38,7 +38,25 @@ pub struct Dialed {
 /// The socket while the runtime watches it. Dropping it takes it off the runtime's hands.
 struct Watch {
     fd: AsyncFd<Arc<Socket>>,
-    interest: Interest,
+    duty: Duty,
+}
+
+/// What the runtime watches a socket for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Duty {
+    /// Reads and writes, because nobody else does.
+    Serve(Interest),
+    /// Somebody else reads and writes: only to hear of a reset.
+    Listen,
+}
+
+impl Duty {
+    fn interest(self) -> Interest {
+        match self {
+            Self::Serve(interest) => interest,
+            Self::Listen => Interest::WRITABLE,
+        }
+    }
 }
 
 pub struct Supervisor {
@@ -172,7 +190,7 @@ impl Supervisor {
     }
 
     /// Why the link must end, if it must.
-    fn link_end(&self) -> Option<Input> {
+    fn link_end(&mut self) -> Option<Input> {
         if self.link.tx().has_failed {
             // What the peer sent before it went can still be read, and says more than a failed write.
             self.link.look();
@@ -182,13 +200,12 @@ impl Supervisor {
         if let Some(fault) = rx.receiver.fault().cloned() {
             return rx.socket.is_some().then_some(Input::Broke(fault));
         }
-        match &rx.end {
-            None if has_failed => {
-                Some(Input::Broke(Fault { reason: Reason::Reset, detail: String::from("write failed") }))
-            }
-            None => None,
-            Some(StreamEnd::Error(error)) => Some(Input::Broke(fault_of(error))),
+        let failed = || Input::Broke(Fault { reason: Reason::Reset, detail: String::from("write failed") });
+        match rx.end {
+            None | Some(StreamEnd::Told) => has_failed.then(failed),
+            Some(StreamEnd::Error(ref error)) => Some(Input::Broke(fault_of(error))),
             Some(StreamEnd::Eof) => {
+                rx.end = Some(StreamEnd::Told);
                 let is_cut = rx.receiver.link_down();
                 self.link.publish(&mut rx);
                 let cut = Fault { reason: Reason::Truncated, detail: String::new() };
@@ -272,17 +289,17 @@ impl Supervisor {
     /// Registers the socket with the runtime exactly as far as nobody else serves it: a registered
     /// socket that something else reads costs 0.8 switches and 4–7 µs per round trip (`speed.md`).
     fn watch_as_needed(&mut self) {
-        let Some((socket, interest)) = self.link.left_to_runtime() else {
+        let Some((socket, duty)) = self.link.left_to_runtime() else {
             self.watch = None;
             return;
         };
-        let is_watched = |watch: &Watch| watch.interest == interest && Arc::ptr_eq(watch.fd.get_ref(), &socket);
+        let is_watched = |watch: &Watch| watch.duty == duty && Arc::ptr_eq(watch.fd.get_ref(), &socket);
         if self.watch.as_ref().is_some_and(is_watched) {
             return;
         }
         self.watch = None;
-        match net::watch(socket, interest) {
-            Ok(fd) => self.watch = Some(Watch { fd, interest }),
+        match net::watch(socket, duty.interest()) {
+            Ok(fd) => self.watch = Some(Watch { fd, duty }),
             Err(error) => self.step(Input::Broke(fault_of(&error))),
         }
     }
@@ -290,22 +307,23 @@ impl Supervisor {
 
 impl Link {
     /// What the runtime has to watch, because nobody else does.
-    fn left_to_runtime(&self) -> Option<(Arc<Socket>, Interest)> {
+    fn left_to_runtime(&self) -> Option<(Arc<Socket>, Duty)> {
         let rx = self.rx();
         let reads = rx.reading.is_tokio() && !rx.is_paused && rx.end.is_none();
         let tx = self.tx();
         let is_left = tx.drainer.is_none() && tx.draining_threads == 0;
         let writes = tx.is_stalled && tx.socket.is_some() && !tx.has_failed && is_left;
         let interest = match (reads, writes) {
-            // Errors come without being asked for, and nothing else does: a reset is seen at once, also
-            // where it follows bytes that a loop has read (libuv watches no socket further that had an
-            // error, and does not say so), and no message wakes the runtime.
-            (false, false) => Interest::ERROR,
+            (false, false) if rx.is_reset => return None,
+            // Only to hear of a reset at once, also where it follows bytes that a loop has read: libuv
+            // watches no socket further that had an error, and does not say so. A socket with room is
+            // silent about it, so no message wakes the runtime (EPOLLIN and EPOLLPRI would: 4–7 µs).
+            (false, false) => return rx.socket.clone().map(|socket| (socket, Duty::Listen)),
             (true, false) => Interest::READABLE,
             (false, true) => Interest::WRITABLE,
             (true, true) => Interest::READABLE | Interest::WRITABLE,
         };
-        rx.socket.clone().map(|socket| (socket, interest))
+        rx.socket.clone().map(|socket| (socket, Duty::Serve(interest)))
     }
 
     /// A loop that watches for room and does not run is relieved; corked bytes whose loop is gone go out.
@@ -339,12 +357,13 @@ async fn serve(watch: Option<&Watch>, link: &Link) {
     let Some(watch) = watch else {
         return std::future::pending().await;
     };
-    let Ok(mut guard) = watch.fd.ready(watch.interest).await else {
+    let Ok(mut guard) = watch.fd.ready(watch.duty.interest()).await else { return };
+    if watch.duty == Duty::Listen {
+        if guard.ready().is_write_closed() {
+            link.hear_reset();
+        }
+        guard.clear_ready_matching(Ready::WRITABLE);
         return;
-    };
-    if guard.ready().is_error() {
-        link.look();
-        guard.clear_ready_matching(Ready::ERROR);
     }
     if guard.ready().is_readable() && link.read_for_runtime() {
         guard.clear_ready_matching(Ready::READABLE);
