@@ -410,6 +410,18 @@ impl Callback {
     }
 }
 
+/// A loop that is closed lets its callbacks go: the only word that it has for us. A callback that we took
+/// back ourselves is not the present one any more.
+impl Drop for Callback {
+    fn drop(&mut self) {
+        let Task::Drain(signal) = &self.task else { return };
+        let is_present = self.bridge.inbound.lock().signal.as_ref().is_some_and(|present| Arc::ptr_eq(present, signal));
+        if is_present {
+            self.bridge.end();
+        }
+    }
+}
+
 /// While it lives, this thread is in a callback of the bridge's loop.
 struct Calling(Option<Arc<Bridge>>);
 
