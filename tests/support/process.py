@@ -24,6 +24,28 @@ def native_threads() -> int:
     return len(os.listdir("/proc/self/task"))
 
 
+def threads_named(name: str) -> list[int]:
+    """The kernel's ids of the threads of this process that bear a name."""
+    found = []
+    for thread in os.listdir("/proc/self/task"):
+        try:
+            with open(f"/proc/self/task/{thread}/comm") as comm:
+                if comm.read().strip() == name:
+                    found.append(int(thread))
+        except OSError:
+            continue  # it ended between the two looks
+    return found
+
+
+def times_woken(thread: int) -> int:
+    """How often a thread of this process has given up its core to wait, and so was woken."""
+    with open(f"/proc/self/task/{thread}/status") as status:
+        for line in status:
+            if line.startswith("voluntary_ctxt_switches:"):
+                return int(line.split()[1])
+    raise AssertionError("the kernel counts no context switches")
+
+
 def resident_bytes() -> int:
     """The resident memory of this process."""
     with open("/proc/self/statm") as statm:
