@@ -30,4 +30,6 @@ mod _native {
     use crate::py::options::{Backoff, Buffer, connect, defaults, listen, reasons};
     #[pymodule_export]
     use crate::py::runtime::{Runtime, flush_at_exit};
+    #[pymodule_export]
+    use crate::py::waiting::Await;
 }

@@ -9,7 +9,8 @@ import atexit
 
 from . import blocking
 from ._native import Backoff, Buffer, flush_at_exit
-from .aio import AcceptChannel, Connection, Listener, ReadChannel, Runtime, WriteChannel, connect, listen
+from .aio import Connection, Listener, Runtime, connect, listen
+from .channels import AcceptChannel, ReadChannel, WriteChannel
 from .errors import BufferEmpty, BufferFull, ClosedError, MessageTooLarge, NetasyncError
 from .values import Closed, Connected, Disconnected, Event, Item, ListenerStats, Reason, State, Stats
 

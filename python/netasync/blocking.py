@@ -20,9 +20,19 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer as BytesLike
     from typing_extensions import Self
 
+    from . import channels
     from .values import Item
 
-__all__ = ["AcceptChannel", "Connection", "Listener", "ReadChannel", "Runtime", "WriteChannel", "connect", "listen"]
+__all__ = [
+    "AcceptChannel",
+    "Connection",
+    "Listener",
+    "ReadChannel",
+    "Runtime",
+    "WriteChannel",
+    "connect",
+    "listen",
+]
 
 _P = ParamSpec("_P")
 
@@ -148,7 +158,7 @@ class ReadChannel:
         self._connection._close_reading()
 
     @property
-    def aio(self) -> aio.ReadChannel:
+    def aio(self) -> channels.ReadChannel:
         """The same channel for asyncio."""
         return self._connection.aio.read_chan
 
@@ -195,7 +205,7 @@ class WriteChannel:
         self._connection.close(timeout)
 
     @property
-    def aio(self) -> aio.WriteChannel:
+    def aio(self) -> channels.WriteChannel:
         """The same channel for asyncio."""
         return self._connection.aio.write_chan
 
@@ -228,7 +238,7 @@ class AcceptChannel:
         self._listener.close(timeout)
 
     @property
-    def aio(self) -> aio.AcceptChannel:
+    def aio(self) -> channels.AcceptChannel:
         """The same channel for asyncio."""
         return self._listener.aio.accept_chan
 

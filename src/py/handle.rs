@@ -213,38 +213,35 @@ impl TaskConnection {
         PyClassInitializer::from(Connection::new(core)).add_subclass(Self)
     }
 
-    /// The next item, or None when `_wait_recv` has to be awaited.
-    fn _try_recv(slf: &Bound<'_, Self>) -> PyResult<Option<Py<PyAny>>> {
-        if is_turn_over() {
-            return Ok(None);
+    /// The next item, or an `Await` for it: one call either way, since every one costs.
+    fn _recv(slf: &Bound<'_, Self>) -> PyResult<Py<PyAny>> {
+        let link = slf.as_super().get().link();
+        if !is_turn_over() {
+            if let Some(item) = operation::recv(slf.py(), link)? {
+                spend();
+                return Ok(item);
+            }
         }
-        let item = operation::recv(slf.py(), slf.as_super().get().link())?;
-        spend();
-        Ok(item)
+        let waiting = Await::after_a_try(Operation::Recv(Arc::clone(link)));
+        Ok(Py::new(slf.py(), waiting)?.into_any())
     }
 
-    /// True or False, or None when `_wait_send` has to be awaited.
-    fn _try_send(slf: &Bound<'_, Self>, data: &Bound<'_, PyAny>) -> PyResult<Option<Py<PyAny>>> {
-        if is_turn_over() {
-            return Ok(None);
+    /// True or False, or an `Await` for that.
+    fn _send(slf: &Bound<'_, Self>, data: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
+        let (py, link) = (slf.py(), slf.as_super().get().link());
+        let payload = Payload::new(data, link)?;
+        if !is_turn_over() {
+            if let Some(sent) = operation::send(py, link, payload.as_slice(), From::Loop)? {
+                spend();
+                return Ok(sent);
+            }
         }
-        let sent = slf.as_super().get().send(data, From::Loop)?;
-        spend();
-        Ok(sent)
-    }
-
-    fn _wait_recv(slf: &Bound<'_, Self>) -> Await {
-        Await::new(Operation::Recv(link_of(slf)))
+        let waiting = Await::new(Operation::Send(Arc::clone(link), payload.keep()));
+        Ok(Py::new(py, waiting)?.into_any())
     }
 
     fn _wait_recv_many(slf: &Bound<'_, Self>, limit: i64) -> PyResult<Await> {
         Ok(Await::new(Operation::RecvMany(link_of(slf), check_limit(limit)?)))
-    }
-
-    fn _wait_send(slf: &Bound<'_, Self>, data: &Bound<'_, PyAny>) -> PyResult<Await> {
-        let link = link_of(slf);
-        let kept = Payload::new(data, &link)?.keep();
-        Ok(Await::new(Operation::Send(link, kept)))
     }
 
     fn _wait_send_many(slf: &Bound<'_, Self>, source: &Bound<'_, PyAny>) -> PyResult<Await> {

@@ -111,7 +111,10 @@ pub struct Backoff {
 #[pymethods]
 impl Backoff {
     #[new]
-    #[pyo3(signature = (initial = knobs::BACKOFF_INITIAL, factor = knobs::BACKOFF_FACTOR, maximum = knobs::BACKOFF_MAXIMUM, jitter = "full"))]
+    #[pyo3(
+        signature = (initial = knobs::BACKOFF_INITIAL, factor = knobs::BACKOFF_FACTOR, maximum = knobs::BACKOFF_MAXIMUM, jitter = "full"),
+        text_signature = "(initial=0.1, factor=2.0, maximum=10.0, jitter='full')"
+    )]
     fn new(initial: f64, factor: f64, maximum: f64, jitter: &str) -> PyResult<Self> {
         let jitter = match jitter {
             "full" => Jitter::Full,

@@ -113,14 +113,13 @@ impl Wakeup {
 #[pyclass(frozen, module = "netasync._native")]
 pub struct Waiter {
     shared: Arc<LoopWaiter>,
-    event_loop: Py<PyAny>,
     is_blocking: AtomicBool,
     cancelled: Mutex<Option<Py<PyAny>>>,
 }
 
 impl Waiter {
-    pub fn new(shared: Arc<LoopWaiter>, event_loop: Py<PyAny>) -> Self {
-        Self { shared, event_loop, is_blocking: AtomicBool::new(true), cancelled: Mutex::new(None) }
+    pub fn new(shared: Arc<LoopWaiter>) -> Self {
+        Self { shared, is_blocking: AtomicBool::new(true), cancelled: Mutex::new(None) }
     }
 }
 
@@ -136,8 +135,8 @@ impl Waiter {
         self.is_blocking.store(value, Ordering::Relaxed);
     }
 
-    fn get_loop(&self, py: Python<'_>) -> Py<PyAny> {
-        self.event_loop.clone_ref(py)
+    fn get_loop<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        self.shared.bridge.event_loop(py)
     }
 
     #[pyo3(signature = (callback, /, *, context = None))]

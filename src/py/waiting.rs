@@ -40,11 +40,18 @@ fn begin_turn() {
 pub struct Await {
     operation: Operation,
     waiter: Option<Arc<LoopWaiter>>,
+    /// The caller has just tried in vain: waiting comes first, and tries again under the lock.
+    was_tried: bool,
 }
 
 impl Await {
     pub fn new(operation: Operation) -> Self {
-        Self { operation, waiter: None }
+        Self { operation, waiter: None, was_tried: false }
+    }
+
+    /// For an operation that was tried in vain, or not at all because the turn was over.
+    pub fn after_a_try(operation: Operation) -> Self {
+        Self { operation, waiter: None, was_tried: true }
     }
 
     /// The task runs again. One that nobody has woken leaves its place first.
@@ -77,10 +84,12 @@ impl Await {
             return Ok(Some(py.None()));
         }
         loop {
-            match self.operation.poll(py, From::Loop)? {
-                Poll::Ready(value) => return stop_iteration(py, value),
-                Poll::Yield => return Ok(Some(py.None())),
-                Poll::Pending => {}
+            if !std::mem::take(&mut self.was_tried) {
+                match self.operation.poll(py, From::Loop)? {
+                    Poll::Ready(value) => return stop_iteration(py, value),
+                    Poll::Yield => return Ok(Some(py.None())),
+                    Poll::Pending => {}
+                }
             }
             let no_loop = || PyRuntimeError::new_err("no running event loop");
             let bridge = Bridge::running(py)?.ok_or_else(no_loop)?;
@@ -89,8 +98,7 @@ impl Await {
             if self.operation.arm(py, &bridge, &waker)? {
                 begin_turn();
                 self.waiter = Some(Arc::clone(&waiter));
-                let event_loop = bridge.event_loop(py)?.unbind();
-                return Ok(Some(Py::new(py, Waiter::new(waiter, event_loop))?.into_any()));
+                return Ok(Some(Py::new(py, Waiter::new(waiter))?.into_any()));
             }
         }
     }
