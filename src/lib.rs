@@ -23,7 +23,9 @@ pub mod py;
 #[pyo3::pymodule(gil_used = true)]
 mod _native {
     #[pymodule_export]
-    use crate::py::handle::{Connection, TaskConnection, ThreadConnection, register};
+    use crate::py::face::register;
+    #[pymodule_export]
+    use crate::py::handle::{Connection, TaskConnection, ThreadConnection};
     #[pymodule_export]
     use crate::py::listening::{Listener, TaskListener, ThreadListener, register_listeners};
     #[pymodule_export]

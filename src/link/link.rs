@@ -2,7 +2,6 @@
 //! no data frame touches. Order: rx → tx → the bridge's list; `status` and `orders` are taken alone.
 //! No lock is held across user code or a call that can wait.
 
-use std::any::Any;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
@@ -15,7 +14,6 @@ use super::driver::{Driver, LoopDriver, Reading};
 use super::net::Socket;
 use super::wake::{Bell, WaitList, Waker};
 use crate::proto::account::Stats;
-use crate::proto::classic::Fault;
 use crate::proto::endpoint::{Facts, Input, Role, State};
 use crate::proto::events::{Closed, Connected, Event, Reason};
 use crate::proto::halves::{Receiver, Sender};
@@ -387,35 +385,3 @@ impl Link {
         }
     }
 }
-
-/// The end of a link as the supervisor reads it.
-pub(super) fn fault_of(error: &std::io::Error) -> Fault {
-    Fault { reason: Reason::Reset, detail: words_of(error) }
-}
-
-/// The system's words without the number behind them.
-pub fn words_of(error: &std::io::Error) -> String {
-    let text = error.to_string();
-    text.split(" (os error").next().unwrap_or_default().to_lowercase()
-}
-
-/// What the application holds: when the last one is dropped, the connection closes.
-pub struct Handle {
-    pub link: Arc<Link>,
-    /// A face of the language above, opaque here.
-    pub face: Mutex<Option<Box<dyn Any + Send>>>,
-}
-
-impl Handle {
-    pub fn new(link: Arc<Link>) -> Arc<Self> {
-        Arc::new(Self { link, face: Mutex::new(None) })
-    }
-}
-
-impl Drop for Handle {
-    fn drop(&mut self) {
-        self.link.close(Reason::ClosedHere);
-    }
-}
-
-pub type WeakHandle = Weak<Handle>;

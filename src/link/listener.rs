@@ -10,10 +10,10 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::clock;
-use super::link::{Handle, WeakHandle};
+use super::dial::Dialed;
+use super::handle::{Handle, WeakHandle};
 use super::net::{Acceptor, Bound};
 use super::runtime::Runtime;
-use super::supervisor::Dialed;
 use super::wake::{Bell, WaitList, Waker};
 use crate::proto::endpoint::State;
 use crate::proto::events::{Closed, Reason};

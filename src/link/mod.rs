@@ -3,7 +3,9 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod clock;
+pub mod dial;
 pub mod driver;
+pub mod handle;
 #[expect(clippy::module_inception, reason = "the connection that every handle shares")]
 pub mod link;
 pub mod listener;

@@ -267,3 +267,9 @@ pub fn is_main_thread() -> bool {
     // SAFETY: neither call has a precondition.
     unsafe { libc::gettid() == libc::getpid() }
 }
+
+/// The system's words without the number behind them.
+pub fn words_of(error: &std::io::Error) -> String {
+    let text = error.to_string();
+    text.split(" (os error").next().unwrap_or_default().to_lowercase()
+}

@@ -11,10 +11,11 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::clock;
+use super::dial::{Dialed, Route};
 use super::link::Link;
 use super::listener::Listener;
 use super::net::{self, Bound};
-use super::supervisor::{Dialed, Route, Supervisor};
+use super::supervisor::Supervisor;
 use super::wake::Bell;
 use crate::proto::endpoint::{Endpoint, Role};
 use crate::proto::events::Reason;

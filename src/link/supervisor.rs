@@ -1,9 +1,6 @@
 //! The one task for each connection: dials, keeps time, speaks heartbeats, judges after one more look,
 //! and reads and drains wherever nobody else is there to do it. It acts; `Endpoint` decides.
 
-use std::future::Future;
-use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,29 +8,14 @@ use tokio::io::unix::AsyncFd;
 use tokio::io::{Interest, Ready};
 
 use super::clock;
+use super::dial::{Dialed, Dialling, Route, dial};
 use super::driver::Driver;
-use super::link::{Link, Rx, Status, StreamEnd, fault_of, words_of};
-use super::net::{self, Socket};
-use super::target::Target;
+use super::link::{Link, Rx, Status, StreamEnd};
+use super::net::{self, Socket, words_of};
 use crate::proto::Moment;
 use crate::proto::classic::Fault;
 use crate::proto::endpoint::{Endpoint, Input, Order, Phase, State};
 use crate::proto::events::{Event, Reason};
-
-/// Where a dialler dials to, and from.
-#[derive(Debug, Clone)]
-pub struct Route {
-    pub target: Target,
-    pub local: Option<SocketAddr>,
-}
-
-type Dialling = Pin<Box<dyn Future<Output = Result<Dialed, Fault>> + Send>>;
-
-/// A link that is up.
-pub struct Dialed {
-    pub socket: Socket,
-    pub peer: String,
-}
 
 /// The socket while the runtime watches it. Dropping it takes it off the runtime's hands.
 struct Watch {
@@ -203,7 +185,7 @@ impl Supervisor {
         let failed = || Input::Broke(Fault { reason: Reason::Reset, detail: String::from("write failed") });
         match rx.end {
             None | Some(StreamEnd::Told) => has_failed.then(failed),
-            Some(StreamEnd::Error(ref error)) => Some(Input::Broke(fault_of(error))),
+            Some(StreamEnd::Error(ref error)) => Some(Input::Broke(reset(error))),
             Some(StreamEnd::Eof) => {
                 rx.end = Some(StreamEnd::Told);
                 let is_cut = rx.receiver.link_down();
@@ -300,7 +282,7 @@ impl Supervisor {
         self.watch = None;
         match net::watch(socket, duty.interest()) {
             Ok(fd) => self.watch = Some(Watch { fd, duty }),
-            Err(error) => self.step(Input::Broke(fault_of(&error))),
+            Err(error) => self.step(Input::Broke(reset(&error))),
         }
     }
 }
@@ -380,42 +362,6 @@ async fn finish(dialling: &mut Option<Dialling>) -> Result<Dialed, Fault> {
     }
 }
 
-fn dial(route: Route, link: Arc<Link>) -> Dialling {
-    Box::pin(async move {
-        let limit = link.options().open_timeout;
-        let timed_out = || Fault { reason: Reason::OpenTimeout, detail: format!("not open within {limit:?}") };
-        clock::within(limit, dial_in_turn(&route, &link)).await.unwrap_or_else(|| Err(timed_out()))
-    })
-}
-
-/// Looks the name up anew and tries its addresses in turn, each with its share of the time.
-async fn dial_in_turn(route: &Route, link: &Link) -> Result<Dialed, Fault> {
-    let Target { host, port } = &route.target;
-    let began = clock::now();
-    let addresses = net::lookup(host, *port).await;
-    let not_found = |detail| Fault { reason: Reason::NameNotFound, detail };
-    let addresses = addresses.map_err(|error| not_found(words_of(&error)))?;
-    let mut last = not_found(String::from("the name has no address"));
-    for (place, address) in addresses.iter().enumerate() {
-        let left = link.options().open_timeout.saturating_sub(clock::now().saturating_sub(began));
-        let share = left / u32::try_from(addresses.len() - place).unwrap_or(u32::MAX);
-        match clock::within(share, net::dial(*address, route.local, link.options())).await {
-            Some(Ok(socket)) => {
-                return Ok(Dialed { socket, peer: address.to_string() });
-            }
-            Some(Err(error)) => last = dial_fault(&error),
-            None => last = Fault { reason: Reason::OpenTimeout, detail: format!("{address} did not answer") },
-        }
-    }
-    Err(last)
-}
-
-fn dial_fault(error: &std::io::Error) -> Fault {
-    use std::io::ErrorKind::{ConnectionRefused, TimedOut};
-    let reason = match error.kind() {
-        ConnectionRefused => Reason::Refused,
-        TimedOut => Reason::OpenTimeout,
-        _ => Reason::Unreachable,
-    };
-    Fault { reason, detail: words_of(error) }
+fn reset(error: &std::io::Error) -> Fault {
+    Fault { reason: Reason::Reset, detail: words_of(error) }
 }

@@ -15,6 +15,7 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyWeakrefMethods, PyWeakrefReference};
 
+use super::callback::{self, Callback, Task};
 use super::waiter::LoopWaiter;
 use crate::link::driver::LoopDriver;
 use crate::link::link::Link;
@@ -68,9 +69,6 @@ static RESUMES_DIRECTLY: LazyLock<bool> =
 thread_local! {
     /// The bridge of the loop that ran last in this thread.
     static LAST: RefCell<Option<Arc<Bridge>>> = const { RefCell::new(None) };
-    /// The bridge whose callback runs in this thread now. Spares asking Python which loop runs, which up
-    /// to 3.11 is a system call (`getpid`).
-    static CALLING: RefCell<Option<Arc<Bridge>>> = const { RefCell::new(None) };
 }
 
 impl LoopDriver for Bridge {
@@ -90,7 +88,7 @@ impl LoopDriver for Bridge {
 impl Bridge {
     /// The bridge of the loop that runs in this thread, made on its first use; None without one.
     pub fn running(py: Python<'_>) -> PyResult<Option<Arc<Self>>> {
-        if let Some(calling) = CALLING.with_borrow(Clone::clone) {
+        if let Some(calling) = callback::calling() {
             return Ok(Some(calling));
         }
         let getter = RUNNING_LOOP
@@ -204,7 +202,7 @@ impl Bridge {
     }
 
     /// The loop is closed or gone: its descriptors and callbacks are no use any more.
-    fn end(&self) {
+    pub(super) fn end(&self) {
         let inbound = {
             let mut inbound = self.inbound.lock();
             self.is_alive.store(false, Ordering::Release);
@@ -257,7 +255,7 @@ impl Bridge {
     }
 
     /// Does what lies there. From loop-level callbacks only: a task that runs could not be entered.
-    fn work(&self, py: Python<'_>) -> PyResult<()> {
+    pub(super) fn work(&self, py: Python<'_>) -> PyResult<()> {
         let mut resumed = 0;
         loop {
             let next = {
@@ -291,7 +289,7 @@ impl Bridge {
     }
 
     /// From now until `work`, wakes come without a write to the descriptor.
-    fn begin(&self) {
+    pub(super) fn begin(&self) {
         self.inbound.lock().is_told = true;
     }
 
@@ -331,13 +329,20 @@ impl Bridge {
         Ok(())
     }
 
-    fn flush(&self, py: Python<'_>) -> PyResult<()> {
+    pub(super) fn flush(&self, py: Python<'_>) -> PyResult<()> {
         let corked = std::mem::take(&mut *self.corked.lock());
         for link in corked {
             let then = link.flush_corked();
             self.after(py, &link, then)?;
         }
         Ok(())
+    }
+}
+
+impl Bridge {
+    /// Whether `signal` is the descriptor that wakes this loop now.
+    pub(super) fn is_woken_by(&self, signal: &Arc<Signal>) -> bool {
+        self.inbound.lock().signal.as_ref().is_some_and(|present| Arc::ptr_eq(present, signal))
     }
 }
 
@@ -363,76 +368,4 @@ pub fn forget_closed_loops(py: Python<'_>) {
         }
     }
     BRIDGES.lock().retain(|bridge| bridge.is_alive());
-}
-
-enum Task {
-    Read(Arc<Link>),
-    Write(Arc<Link>),
-    /// The wake descriptor is readable.
-    Drain(Arc<Signal>),
-    /// The end of a turn that corked.
-    Flush,
-}
-
-/// A plain callback of the loop.
-#[pyclass(frozen, module = "netasync._native")]
-pub struct Callback {
-    bridge: Arc<Bridge>,
-    task: Task,
-}
-
-#[pymethods]
-impl Callback {
-    fn __call__(&self, py: Python<'_>) -> PyResult<()> {
-        let _calling = Calling::enter(&self.bridge);
-        match &self.task {
-            Task::Read(link) => {
-                self.bridge.begin();
-                if !link.read_on_loop(self.bridge.id) {
-                    self.bridge.push(Work::Sync(Arc::clone(link)));
-                }
-                self.bridge.work(py)
-            }
-            Task::Write(link) => {
-                self.bridge.begin();
-                if !link.drain() {
-                    self.bridge.push(Work::Sync(Arc::clone(link)));
-                }
-                self.bridge.work(py)
-            }
-            Task::Drain(signal) => {
-                signal.clear();
-                self.bridge.begin();
-                self.bridge.work(py)
-            }
-            Task::Flush => self.bridge.flush(py),
-        }
-    }
-}
-
-/// A loop that is closed lets its callbacks go: the only word that it has for us. A callback that we took
-/// back ourselves is not the present one any more.
-impl Drop for Callback {
-    fn drop(&mut self) {
-        let Task::Drain(signal) = &self.task else { return };
-        let is_present = self.bridge.inbound.lock().signal.as_ref().is_some_and(|present| Arc::ptr_eq(present, signal));
-        if is_present {
-            self.bridge.end();
-        }
-    }
-}
-
-/// While it lives, this thread is in a callback of the bridge's loop.
-struct Calling(Option<Arc<Bridge>>);
-
-impl Calling {
-    fn enter(bridge: &Arc<Bridge>) -> Self {
-        Self(CALLING.replace(Some(Arc::clone(bridge))))
-    }
-}
-
-impl Drop for Calling {
-    fn drop(&mut self) {
-        CALLING.set(self.0.take());
-    }
 }

@@ -2,82 +2,24 @@
 
 use std::sync::Arc;
 
-use parking_lot::Mutex;
 use pyo3::exceptions::{PyResourceWarning, PyValueError};
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyBytes, PyType, PyWeakrefMethods, PyWeakrefReference};
+use pyo3::types::PyBytes;
 
 use super::convert::{Payload, check_confirm, timeout};
 use super::events;
-use super::operation::{self, Operation, Poll, with_accepted};
-use super::park::block_on;
+use super::face::{Core, Face, face};
+use super::operation::{self, Operation, with_accepted};
+use super::park::run;
 use super::waiting::{Await, is_turn_over, spend};
-use crate::link::link::{Handle, Link};
+use crate::link::handle::Handle;
+use crate::link::link::Link;
 use crate::link::write::From;
 use crate::proto::endpoint::State;
 use crate::proto::events::Reason;
 
 /// Above this a thread that copies gives the interpreter away meanwhile.
 const LARGE: usize = 256 * 1024;
-
-/// For whom a connection is shown.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Face {
-    Task,
-    Thread,
-}
-
-/// The Python classes that stand for a connection.
-static CLASSES: PyOnceLock<(Py<PyType>, Py<PyType>)> = PyOnceLock::new();
-
-/// The faces of one connection that are alive: there is one of each kind at a time.
-#[derive(Default)]
-struct Faces {
-    task: Option<Py<PyWeakrefReference>>,
-    thread: Option<Py<PyWeakrefReference>>,
-}
-
-/// Names the classes of `netasync.aio` and `netasync.blocking`.
-#[pyfunction]
-pub fn register(py: Python<'_>, task: Py<PyType>, thread: Py<PyType>) {
-    // Registered once, at import; a second import of the same module names the same classes.
-    let _ = CLASSES.set(py, (task, thread));
-}
-
-/// The face of `handle` for tasks or threads: the one that is alive, or a new one.
-pub fn face(py: Python<'_>, handle: &Arc<Handle>, kind: Face) -> PyResult<Py<PyAny>> {
-    let known = {
-        let faces = handle.face.lock();
-        let faces = faces.as_ref().and_then(|faces| faces.downcast_ref::<Mutex<Faces>>());
-        faces.and_then(|faces| {
-            let faces = faces.lock();
-            let face = if kind == Face::Task { &faces.task } else { &faces.thread };
-            face.as_ref().map(|face| face.clone_ref(py))
-        })
-    };
-    if let Some(known) = known.and_then(|known| known.bind(py).upgrade()) {
-        return Ok(known.unbind());
-    }
-    let (task, thread) = CLASSES.get(py).expect("netasync registers its classes when it is imported");
-    let class = if kind == Face::Task { task } else { thread };
-    let face = class.bind(py).call1((Core { handle: Arc::clone(handle) },))?;
-    let weak = PyWeakrefReference::new(&face)?.unbind();
-    let mut slot = handle.face.lock();
-    let faces = slot.get_or_insert_with(|| Box::new(Mutex::new(Faces::default())));
-    if let Some(faces) = faces.downcast_ref::<Mutex<Faces>>() {
-        let mut faces = faces.lock();
-        let place = if kind == Face::Task { &mut faces.task } else { &mut faces.thread };
-        *place = Some(weak);
-    }
-    Ok(face.unbind())
-}
-
-/// What faces are made from; users never see it.
-#[pyclass(frozen, module = "netasync._native")]
-pub struct Core {
-    handle: Arc<Handle>,
-}
 
 /// What never waits, the same for tasks and threads.
 #[pyclass(subclass, frozen, weakref, module = "netasync._native")]
@@ -216,11 +158,11 @@ impl TaskConnection {
     /// The next item, or an `Await` for it: one call either way, since every one costs.
     fn _recv(slf: &Bound<'_, Self>) -> PyResult<Py<PyAny>> {
         let link = slf.as_super().get().link();
-        if !is_turn_over() {
-            if let Some(item) = operation::recv(slf.py(), link)? {
-                spend();
-                return Ok(item);
-            }
+        if !is_turn_over()
+            && let Some(item) = operation::recv(slf.py(), link)?
+        {
+            spend();
+            return Ok(item);
         }
         let waiting = Await::after_a_try(Operation::Recv(Arc::clone(link)));
         Ok(Py::new(slf.py(), waiting)?.into_any())
@@ -230,11 +172,11 @@ impl TaskConnection {
     fn _send(slf: &Bound<'_, Self>, data: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
         let (py, link) = (slf.py(), slf.as_super().get().link());
         let payload = Payload::new(data, link)?;
-        if !is_turn_over() {
-            if let Some(sent) = operation::send(py, link, payload.as_slice(), From::Loop)? {
-                spend();
-                return Ok(sent);
-            }
+        if !is_turn_over()
+            && let Some(sent) = operation::send(py, link, payload.as_slice(), From::Loop)?
+        {
+            spend();
+            return Ok(sent);
         }
         let waiting = Await::new(Operation::Send(Arc::clone(link), payload.keep()));
         Ok(Py::new(py, waiting)?.into_any())
@@ -454,19 +396,6 @@ fn link_of(face: &impl HasLink) -> Arc<Link> {
 
 fn wait_for(slf: &Bound<'_, ThreadConnection>, mut operation: Operation, limit: Option<f64>) -> PyResult<Py<PyAny>> {
     run(slf.py(), &mut operation, timeout(limit)?)
-}
-
-/// Runs an operation to its end in this thread.
-pub fn run(py: Python<'_>, operation: &mut Operation, limit: Option<std::time::Duration>) -> PyResult<Py<PyAny>> {
-    let operation = Mutex::new(operation);
-    let attempt = |py: Python<'_>| loop {
-        match operation.lock().poll(py, From::Thread)? {
-            Poll::Ready(value) => return Ok(Some(value)),
-            Poll::Pending => return Ok(None),
-            Poll::Yield => py.check_signals()?,
-        }
-    };
-    block_on(py, limit, attempt, |park, limit| operation.lock().wait(park, limit))
 }
 
 /// Copies with the interpreter given away. Only immutable bytes: nobody can change them meanwhile.

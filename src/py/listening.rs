@@ -10,8 +10,9 @@ use pyo3::types::{PyTuple, PyType, PyWeakrefMethods, PyWeakrefReference};
 
 use super::convert::timeout;
 use super::events;
-use super::handle::{self, Face, run};
+use super::face::{self, Face};
 use super::operation::{self, Operation};
+use super::park::run;
 use super::waiting::Await;
 use crate::link::listener;
 use crate::proto::events::Reason;
@@ -94,7 +95,7 @@ impl Listener {
 
     fn connections<'py>(&self, py: Python<'py>, kind: Face) -> PyResult<Bound<'py, PyTuple>> {
         let handles = self.shared.listener.connections();
-        let faces: PyResult<Vec<_>> = handles.iter().map(|handle| handle::face(py, handle, kind)).collect();
+        let faces: PyResult<Vec<_>> = handles.iter().map(|handle| face::face(py, handle, kind)).collect();
         PyTuple::new(py, faces?)
     }
 }

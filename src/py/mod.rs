@@ -4,8 +4,10 @@
 #![allow(unsafe_code, reason = "the C API; each block says why it holds")]
 
 pub mod bridge;
+pub mod callback;
 pub mod convert;
 pub mod events;
+pub mod face;
 pub mod handle;
 pub mod listening;
 pub mod operation;

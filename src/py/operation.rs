@@ -13,7 +13,7 @@ use pyo3::types::{PyBytes, PyIterator, PyList};
 use super::bridge::Bridge;
 use super::convert::{Kept, Payload};
 use super::events;
-use super::handle::{Face, face};
+use super::face::{Face, face};
 use crate::link::driver::LoopDriver;
 use crate::link::link::Link;
 use crate::link::listener::{Accepted, Listener};

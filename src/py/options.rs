@@ -5,13 +5,13 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyDict, PyFloat, PyInt, PyString, PyTuple};
 
 use super::events::shut_down_error;
-use super::handle::{Face, face};
+use super::face::{Face, face};
 use super::listening::{self, Core as ListenerCore};
 use super::runtime::runtime_of;
-use crate::link::link::Handle;
+use crate::link::dial::Route;
+use crate::link::handle::Handle;
 use crate::link::listener::Listener;
 use crate::link::net;
-use crate::link::supervisor::Route;
 use crate::link::target::{self, Target};
 use crate::proto::events::Reason;
 use crate::proto::options::{self as knobs, Jitter, Policy, Retry, Settings};

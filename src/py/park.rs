@@ -9,9 +9,11 @@ use parking_lot::Mutex;
 use pyo3::exceptions::PyTimeoutError;
 use pyo3::prelude::*;
 
+use super::operation::{Operation, Poll};
 use crate::link::clock;
 use crate::link::net::is_main_thread;
 use crate::link::read::Park;
+use crate::link::write::From;
 
 /// The longest that the main thread waits without looking at its signals: one that comes between the
 /// check and the wait brings no `EINTR`.
@@ -50,6 +52,19 @@ fn park() -> PyResult<Arc<Park>> {
 /// Gives back the descriptors of threads that are not waiting now.
 pub fn release_idle() {
     PARKS.lock().retain(|_, park| Arc::strong_count(park) > 1);
+}
+
+/// Runs an operation to its end in this thread.
+pub fn run(py: Python<'_>, operation: &mut Operation, limit: Option<Duration>) -> PyResult<Py<PyAny>> {
+    let operation = Mutex::new(operation);
+    let attempt = |py: Python<'_>| loop {
+        match operation.lock().poll(py, From::Thread)? {
+            Poll::Ready(value) => return Ok(Some(value)),
+            Poll::Pending => return Ok(None),
+            Poll::Yield => py.check_signals()?,
+        }
+    };
+    block_on(py, limit, attempt, |park, limit| operation.lock().wait(park, limit))
 }
 
 /// Tries until there is a value, waiting in between; each wait may end too early.

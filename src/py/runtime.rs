@@ -8,9 +8,8 @@ use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 
 use super::bridge::forget_closed_loops;
-use super::handle::run;
 use super::operation::Operation;
-use super::park::{block_on, release_idle};
+use super::park::{block_on, release_idle, run};
 use super::waiting::Await;
 use crate::link::runtime;
 use crate::proto::options::seconds;

@@ -1,0 +1,94 @@
+//! What an event loop calls: one plain callable for each thing that it watches.
+
+use std::cell::RefCell;
+use std::sync::Arc;
+
+use pyo3::prelude::*;
+
+use super::bridge::{Bridge, Work};
+use crate::link::driver::LoopDriver;
+use crate::link::link::Link;
+use crate::link::net::Signal;
+
+thread_local! {
+    /// The bridge whose callback runs in this thread now. Spares asking Python which loop runs, which up
+    /// to 3.11 is a system call (`getpid`).
+    static CALLING: RefCell<Option<Arc<Bridge>>> = const { RefCell::new(None) };
+}
+
+/// The bridge whose callback runs in this thread now.
+pub fn calling() -> Option<Arc<Bridge>> {
+    CALLING.with_borrow(Clone::clone)
+}
+
+/// What to do when called.
+pub enum Task {
+    Read(Arc<Link>),
+    Write(Arc<Link>),
+    /// The wake descriptor is readable.
+    Drain(Arc<Signal>),
+    /// The end of a turn that corked.
+    Flush,
+}
+
+/// A plain callback of the loop.
+#[pyclass(frozen, module = "netasync._native")]
+pub struct Callback {
+    pub(super) bridge: Arc<Bridge>,
+    pub(super) task: Task,
+}
+
+#[pymethods]
+impl Callback {
+    fn __call__(&self, py: Python<'_>) -> PyResult<()> {
+        let _calling = Calling::enter(&self.bridge);
+        match &self.task {
+            Task::Read(link) => {
+                self.bridge.begin();
+                if !link.read_on_loop(self.bridge.id()) {
+                    self.bridge.push(Work::Sync(Arc::clone(link)));
+                }
+                self.bridge.work(py)
+            }
+            Task::Write(link) => {
+                self.bridge.begin();
+                if !link.drain() {
+                    self.bridge.push(Work::Sync(Arc::clone(link)));
+                }
+                self.bridge.work(py)
+            }
+            Task::Drain(signal) => {
+                signal.clear();
+                self.bridge.begin();
+                self.bridge.work(py)
+            }
+            Task::Flush => self.bridge.flush(py),
+        }
+    }
+}
+
+/// A loop that is closed lets its callbacks go: the only word that it has for us. A callback that we took
+/// back ourselves is not the present one any more.
+impl Drop for Callback {
+    fn drop(&mut self) {
+        let Task::Drain(signal) = &self.task else { return };
+        if self.bridge.is_woken_by(signal) {
+            self.bridge.end();
+        }
+    }
+}
+
+/// While it lives, this thread is in a callback of the bridge's loop.
+struct Calling(Option<Arc<Bridge>>);
+
+impl Calling {
+    fn enter(bridge: &Arc<Bridge>) -> Self {
+        Self(CALLING.replace(Some(Arc::clone(bridge))))
+    }
+}
+
+impl Drop for Calling {
+    fn drop(&mut self) {
+        CALLING.set(self.0.take());
+    }
+}
