@@ -584,7 +584,10 @@ async def test_tasks_written_in_python_are_resumed_like_those_in_c(world, seeded
 @LOOPS
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="eager tasks came with 3.12")
 async def test_eager_tasks_are_resumed_like_any_other(world, seeded):
-    await _with_factory(asyncio.eager_task_factory)(world, seeded)
+    def factory(loop, coro, *, eager_start=None, **options):  # uvloop names it, 3.12 does not know it
+        return asyncio.eager_task_factory(loop, coro, **options)
+
+    await _with_factory(factory)(world, seeded)
 
 
 def reader_callback(loop, conn):
