@@ -31,7 +31,7 @@ __all__ = [
     "listen",
 ]
 
-Target: TypeAlias = "str | tuple[str, int]"
+Target: TypeAlias = str | tuple[str, int]
 
 
 def connect(
