@@ -11,6 +11,7 @@ One module, one job:
 - `waiting`: waiting for a condition; nothing here sleeps and hopes.
 - `process`: what has to be shown in a process of its own.
 - `counts`: how often: a few times in every run, the full count with `make soak`.
+- `namespace`: a process with names and a loopback of its own.
 - `hostile`: what a test about bad input throws at a port.
 
 A test is an `async def` that asks for `world` and is run on each face:
