@@ -1,5 +1,6 @@
 //! The connection that every handle shares. Two locks, one for each half, and beside them only what
-//! no data frame touches. Order: rx → tx → the bridge's list; `status` and `orders` are taken alone.
+//! no data frame touches. Order: rx → tx → the bridge's list; `status` is taken within rx or alone,
+//! `orders` alone.
 //! No lock is held across user code or a call that can wait.
 
 use std::collections::VecDeque;
@@ -54,6 +55,8 @@ pub struct Tx {
     pub(super) has_failed: bool,
     /// Nothing more is accepted.
     pub(super) is_closed: bool,
+    /// Nothing more is written.
+    pub(super) is_aborted: bool,
     /// The kernel takes no more: somebody watches for room.
     pub(super) is_stalled: bool,
     /// The loop that watches; without one the supervisor does, or a thread that waits for room.
@@ -63,12 +66,22 @@ pub struct Tx {
     pub(super) flushers: Vec<(u64, Waker)>,
 }
 
+impl Tx {
+    /// Something waits to be written, and the link, as far as anybody knows, takes it.
+    pub(super) fn may_write(&self) -> bool {
+        !self.sender.is_empty() && !self.has_failed && !self.is_aborted
+    }
+}
+
 /// What everybody may ask about a connection at any time.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Status {
     pub state: State,
     /// While the link is up.
     pub connected: Option<Connected>,
+    /// Of the latest link, whether it is up or not, and how many links there have been.
+    pub last_connected: Option<Connected>,
+    pub links: u64,
     pub closed: Option<Closed>,
     pub attempts: u64,
 }
@@ -87,7 +100,7 @@ pub struct Link {
     /// Something for the supervisor to see.
     pub(super) news: Notify,
     /// Published by rx, so that a sender learns without its lock that a peer pipelines.
-    pub(super) items_ready: AtomicUsize,
+    pub(super) messages_ready: AtomicUsize,
     /// This turn of the loop has sent already.
     pub(super) is_bursting: AtomicBool,
     /// A flush was scheduled for the end of this turn.
@@ -116,13 +129,13 @@ impl Link {
             socket: None,
             has_failed: false,
             is_closed: false,
+            is_aborted: false,
             is_stalled: false,
             drainer: None,
             draining_threads: 0,
             writers: WaitList::default(),
             flushers: Vec::new(),
         };
-        let status = Status { state: State::Connecting, connected: None, closed: None, attempts: 0 };
         Arc::new_cyclic(|me| Self {
             me: me.clone(),
             id,
@@ -130,11 +143,11 @@ impl Link {
             options,
             rx: Mutex::new(rx),
             tx: Mutex::new(tx),
-            status: Mutex::new(status),
+            status: Mutex::default(),
             changed: Bell::default(),
             orders: Mutex::default(),
             news: Notify::new(),
-            items_ready: AtomicUsize::new(0),
+            messages_ready: AtomicUsize::new(0),
             is_bursting: AtomicBool::new(false),
             is_corked: AtomicBool::new(false),
             is_ending: AtomicBool::new(false),
@@ -173,6 +186,7 @@ impl Link {
 
     /// Ends now: when it returns, the link is gone and `Closed` is there. The supervisor follows.
     pub fn abort(&self, reason: Reason) {
+        self.tx().is_aborted = true;
         self.stop(Input::Abort(reason));
         self.hang_up();
         self.end(reason);
@@ -183,8 +197,8 @@ impl Link {
         let status = self.status();
         if status.closed.is_none() {
             let closed = Closed { reason, detail: String::new(), undelivered: self.facts().queued };
-            self.deliver(Event::Closed(closed.clone()));
-            self.set_status(Status { state: State::Closed, connected: None, closed: Some(closed), ..status });
+            let status = Status { state: State::Closed, connected: None, closed: Some(closed.clone()), ..status };
+            self.deliver(Event::Closed(closed), status);
         }
     }
 
@@ -228,10 +242,11 @@ impl Link {
     }
 
     /// A link is up: its value stands in front of everything that it will bring.
-    pub(super) fn install(&self, connected: Connected, socket: Socket) {
+    pub(super) fn install(&self, connected: Connected, socket: Socket, status: Status) {
         let socket = Arc::new(socket);
         let now = clock::now();
         let mut rx = self.rx();
+        self.store_status(status);
         rx.receiver.link_up(&self.options, now);
         rx.receiver.push_event(Event::Connected(connected));
         rx.socket = Some(Arc::clone(&socket));
@@ -243,6 +258,8 @@ impl Link {
         drop(tx);
         self.publish(&mut rx);
         self.sync_driver(&mut rx);
+        drop(rx);
+        self.changed.ring();
     }
 
     /// The link is gone: whole messages stay, a half-written one will go again.
@@ -284,19 +301,22 @@ impl Link {
     }
 
     /// A value for the reader; `Connected` goes by `install`.
-    pub(super) fn deliver(&self, event: Event) {
+    /// Whoever reads it finds that `status` says the same.
+    pub(super) fn deliver(&self, event: Event, status: Status) {
         let is_closed = matches!(event, Event::Closed(_));
         let mut rx = self.rx();
+        self.store_status(status);
         rx.receiver.push_event(event);
         self.publish(&mut rx);
         drop(rx);
         if is_closed {
             self.refuse_more();
         }
+        self.changed.ring();
     }
 
     /// A handle that is closing does not look open again, and one that has ended stays as it ended.
-    pub(super) fn set_status(&self, mut next: Status) {
+    fn store_status(&self, mut next: Status) {
         let mut status = self.status.lock();
         if status.closed.is_some() {
             return;
@@ -304,15 +324,15 @@ impl Link {
         if status.state == State::Closing && next.closed.is_none() {
             next.state = State::Closing;
         }
+        next.links = status.links + u64::from(next.connected.is_some());
+        next.last_connected = next.connected.clone().or_else(|| status.last_connected.take());
         *status = next;
-        drop(status);
-        self.changed.ring();
     }
 
     /// Wakes as many readers as there are items, all of them at the end.
     pub(super) fn publish(&self, rx: &mut Rx) {
         let ready = rx.receiver.ready();
-        self.items_ready.store(ready, Ordering::Relaxed);
+        self.messages_ready.store(rx.receiver.waiting(), Ordering::Relaxed);
         let count = if rx.receiver.is_closed() { usize::MAX } else { ready };
         rx.readers.wake(count);
         if let Some(leader) = rx.leader.as_ref().filter(|_| ready > 0 || rx.socket.is_none()) {

@@ -171,12 +171,10 @@ impl Listener {
 
     /// Accepts until it is closed; then gives the port back.
     pub(super) async fn run(&self, runtime: &Arc<Runtime>, socket: Bound) {
-        let end = PortFree(self);
         match Acceptor::new(socket) {
             Ok(acceptor) => self.accept_until_closed(runtime, acceptor).await,
             Err(_) => self.close(Reason::Internal),
         }
-        drop(end);
     }
 
     async fn accept_until_closed(&self, runtime: &Arc<Runtime>, acceptor: Acceptor) {
@@ -236,12 +234,13 @@ impl Queue {
     }
 }
 
-/// Tells that the port is free, once the acceptor before it is dropped.
-struct PortFree<'a>(&'a Listener);
+/// Tells that the port is free when it is dropped, however that comes, a runtime that never ran the
+/// accepting task included.
+pub(super) struct PortFree(pub(super) Arc<Listener>);
 
-impl Drop for PortFree<'_> {
+impl Drop for PortFree {
     fn drop(&mut self) {
-        self.0.close(Reason::Internal);
+        self.0.close(if std::thread::panicking() { Reason::Internal } else { Reason::Shutdown });
         self.0.queue.lock().is_port_free = true;
         self.0.closed.ring();
     }

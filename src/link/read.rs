@@ -137,7 +137,8 @@ impl Link {
         drop(rx);
         let is_ready = park.wait_for(socket.as_deref().map(|socket| (socket, Interest::Read)), limit);
         let mut rx = self.rx();
-        if socket.is_some() {
+        let has_led = socket.is_some();
+        if has_led {
             rx.leader = None;
             if is_ready && self.is_current(&rx, socket.as_ref()) {
                 self.read(&mut rx);
@@ -145,7 +146,8 @@ impl Link {
         } else {
             rx.readers.remove(&waker);
         }
-        if rx.leader.is_none() {
+        // One of those that follow leads now; where nobody can, waking would only go round in circles.
+        if has_led || self.can_lead(&rx) {
             rx.readers.wake(1);
         }
         self.publish(&mut rx);
@@ -251,7 +253,7 @@ impl Link {
             }
             return;
         }
-        self.items_ready.store(rx.receiver.ready(), Ordering::Relaxed);
+        self.messages_ready.store(rx.receiver.waiting(), Ordering::Relaxed);
         if !rx.readers.is_empty() {
             self.publish(rx);
         }
@@ -263,10 +265,14 @@ impl Link {
 
     /// Becomes the thread that reads, if nobody else is and there is something to read.
     fn lead(&self, rx: &mut Rx, waker: &Waker) -> Option<Arc<Socket>> {
-        let may_lead = matches!(rx.reading.driver(), Driver::Thread) && rx.leader.is_none() && rx.end.is_none();
-        let socket = rx.socket.as_ref().filter(|_| may_lead && !rx.is_paused).cloned()?;
+        let socket = rx.socket.as_ref().filter(|_| self.can_lead(rx)).cloned()?;
         rx.leader = Some(Arc::clone(waker));
         Some(socket)
+    }
+
+    fn can_lead(&self, rx: &Rx) -> bool {
+        let is_threads = matches!(rx.reading.driver(), Driver::Thread);
+        is_threads && rx.leader.is_none() && rx.socket.is_some() && rx.end.is_none() && !rx.is_paused
     }
 
     fn is_current(&self, rx: &Rx, socket: Option<&Arc<Socket>>) -> bool {

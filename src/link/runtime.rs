@@ -13,7 +13,7 @@ use tokio::sync::Notify;
 use super::clock;
 use super::dial::{Dialed, Route};
 use super::link::Link;
-use super::listener::Listener;
+use super::listener::{Listener, PortFree};
 use super::net::{self, Bound};
 use super::supervisor::Supervisor;
 use super::wake::Bell;
@@ -70,6 +70,12 @@ impl Runtime {
         matches!(*self.stage.lock(), Stage::Ending(_))
     }
 
+    /// Whether it has no connection and no listener.
+    pub fn is_idle(&self) -> bool {
+        let members = self.members.lock();
+        members.links.is_empty() && members.listeners.is_empty()
+    }
+
     /// Whether `shutdown` has come to its end.
     pub fn is_done(&self) -> bool {
         *self.is_done.lock()
@@ -106,12 +112,18 @@ impl Runtime {
         let handle = self.handle()?;
         let id = next_id();
         self.members.lock().listeners.insert(id, Arc::downgrade(listener));
-        let (runtime, listener) = (Arc::clone(self), Arc::clone(listener));
+        let port_free = PortFree(Arc::clone(listener));
+        let runtime = Arc::clone(self);
         handle.spawn(async move {
-            listener.run(&runtime, socket).await;
+            port_free.0.run(&runtime, socket).await;
+            drop(port_free);
             runtime.members.lock().listeners.remove(&id);
             runtime.member_left.notify_one();
         });
+        if self.is_shut_down() {
+            // Bound in the moment of shutting down.
+            listener.close(Reason::Shutdown);
+        }
         Ok(())
     }
 

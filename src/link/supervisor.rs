@@ -51,6 +51,8 @@ pub struct Supervisor {
     watch: Option<Watch>,
     /// The moment of the last tick, the reads so far and whether bytes lay there then.
     last_tick: (Moment, u64, bool),
+    /// Ends the handle when this is dropped, however that comes, a runtime that never ran it included.
+    _end: EndWithSupervisor,
 }
 
 impl Supervisor {
@@ -64,12 +66,12 @@ impl Supervisor {
 
     fn new(link: Arc<Link>, endpoint: Endpoint, route: Option<Route>, dialed: Option<Dialed>) -> Self {
         let last_tick = (clock::now(), 0, false);
-        Self { link, endpoint, route, dialling: None, dialed, watch: None, last_tick }
+        let _end = EndWithSupervisor(Arc::clone(&link));
+        Self { link, endpoint, route, dialling: None, dialed, watch: None, last_tick, _end }
     }
 
     /// Runs the connection to its end. A panic on the way ends this handle and no other.
     pub async fn run(mut self) {
-        let _end = EndWithSupervisor(Arc::clone(&self.link));
         self.start();
         while self.endpoint.phase() != Phase::Ended {
             self.watch_as_needed();
@@ -150,8 +152,8 @@ impl Supervisor {
     }
 
     fn deliver(&mut self, event: Event) {
-        let mut status =
-            Status { state: self.endpoint.state(), connected: None, closed: None, attempts: self.endpoint.attempts() };
+        let attempts = self.endpoint.attempts();
+        let mut status = Status { state: self.endpoint.state(), attempts, ..Status::default() };
         match &event {
             Event::Connected(connected) => status.connected = Some(connected.clone()),
             // Without `reconnect` the end comes with it, and is shown by the value behind it.
@@ -160,12 +162,11 @@ impl Supervisor {
         }
         match (event, self.dialed.take()) {
             (Event::Connected(connected), Some(dialed)) => {
-                self.link.install(connected, dialed.socket);
+                self.link.install(connected, dialed.socket, status);
                 self.link.drain();
             }
-            (event, _) => self.link.deliver(event),
+            (event, _) => self.link.deliver(event, status),
         }
-        self.link.set_status(status);
         if self.endpoint.phase() == Phase::Ended {
             self.link.sync_driver(&mut self.link.rx());
         }

@@ -66,16 +66,17 @@ impl Link {
             return (Sent::Accepted, self.send_past_queue(&mut tx, &socket, payload));
         }
         let mut push = tx.sender.push(payload);
+        let mut stalled = Then::Nothing;
         if push == Push::Full && tx.sender.unsent_bytes() > 0 && !tx.is_stalled {
-            self.write(&mut tx);
+            stalled = self.write(&mut tx);
             push = tx.sender.push(payload);
         }
         match push {
-            Push::Full => return (Sent::Full, Then::Nothing),
-            Push::Refused => return (Sent::Refused, Then::Nothing),
+            Push::Full => return (Sent::Full, stalled),
+            Push::Refused => return (Sent::Refused, stalled),
             Push::Accepted => {}
         }
-        let then = self.written_later(&mut tx, is_corking);
+        let then = if stalled == Then::Watch { stalled } else { self.written_later(&mut tx, is_corking) };
         if tx.sender.has_room() {
             tx.writers.wake(1);
         }
@@ -99,7 +100,9 @@ impl Link {
 
     /// The number behind what was accepted so far, or None on a handle that has ended.
     pub fn flush_mark(&self) -> Option<u64> {
-        self.flush_corked();
+        if self.flush_corked() == Then::Watch {
+            self.watch_for_room(None);
+        }
         let tx = self.tx();
         (!tx.is_closed).then(|| tx.sender.entered())
     }
@@ -198,6 +201,14 @@ impl Link {
     pub(super) fn heartbeat(&self) {
         let mut tx = self.tx();
         let now = clock::now();
+        if now < tx.sender.heartbeat_deadline() || tx.is_stalled {
+            return;
+        }
+        if !tx.sender.is_empty() {
+            // Corked bytes whose loop does not run: they go out now, and count as a sign of life.
+            self.write(&mut tx);
+            return;
+        }
         let (Some(heartbeat), Some(socket)) = (tx.sender.heartbeat(now), tx.socket.clone()) else {
             return;
         };
@@ -212,7 +223,7 @@ impl Link {
     /// Writes everything that waits, as far as the kernel takes it.
     pub(super) fn write(&self, tx: &mut Tx) -> Then {
         let was_stalled = std::mem::take(&mut tx.is_stalled);
-        while let Some(socket) = tx.socket.clone().filter(|_| !tx.sender.is_empty() && !tx.has_failed) {
+        while let Some(socket) = tx.socket.clone().filter(|_| tx.may_write()) {
             let unsent = tx.sender.unsent_bytes();
             let parts = tx.sender.unsent().map(IoSlice::new);
             match socket.send(&parts) {
@@ -240,7 +251,7 @@ impl Link {
         if !self.options().cork {
             return false;
         }
-        self.is_bursting.swap(true, Ordering::Relaxed) || self.items_ready.load(Ordering::Relaxed) > 0
+        self.is_bursting.swap(true, Ordering::Relaxed) || self.messages_ready.load(Ordering::Relaxed) > 0
     }
 
     fn send_past_queue(&self, tx: &mut Tx, socket: &Socket, payload: &[u8]) -> Then {

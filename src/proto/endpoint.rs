@@ -103,8 +103,9 @@ pub enum Phase {
 }
 
 /// What a user sees of it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum State {
+    #[default]
     Connecting,
     Connected,
     Disconnected,

@@ -59,7 +59,8 @@ impl Receiver {
 
     /// The link is gone: what is whole stays. Returns whether a frame was cut.
     pub fn link_down(&mut self) -> bool {
-        self.inbox.cut()
+        let is_cut = self.inbox.cut();
+        is_cut && !self.is_closing
     }
 
     /// Bytes came from the kernel.
@@ -123,6 +124,8 @@ impl Receiver {
     pub fn close(&mut self) {
         self.is_closing = true;
         self.inbox.clear();
+        // What comes is not parsed any more, so half a frame must not make the end of the stream a break.
+        self.inbox.forget_unfinished();
         self.events.clear();
     }
 
@@ -139,7 +142,7 @@ impl Receiver {
 
     /// Whether a reader that stopped for a full buffer should begin again.
     pub fn wants_bytes_again(&self) -> bool {
-        self.is_closing || (!self.inbox.is_full() && self.inbox.is_half_empty())
+        self.is_closing || self.inbox.discards() || (!self.inbox.is_full() && self.inbox.is_half_empty())
     }
 
     /// Reading stopped because the buffer is full.
@@ -155,6 +158,11 @@ impl Receiver {
     /// The link brought a message.
     pub fn link_brought_message(&self) -> bool {
         self.inbox.received() > self.received_before
+    }
+
+    /// Messages that a reader could take now.
+    pub fn waiting(&self) -> usize {
+        self.inbox.waiting()
     }
 
     /// A message waits that its reader has not taken.
@@ -354,6 +362,24 @@ mod tests {
         let mut receiver = Receiver::new(&options, at(0));
         receiver.link_up(&options, at(0));
         receiver
+    }
+
+    #[test]
+    fn a_side_that_closes_in_the_middle_of_a_frame_still_sees_a_clean_end() {
+        let mut receiver = receiver(10);
+        receiver.feed(&[&frames(1)[..], &[0, 0, 1]].concat(), at(1));
+        receiver.close();
+        receiver.feed(&[0, 7], at(2));
+        assert!(!receiver.link_down());
+    }
+
+    #[test]
+    fn a_closed_channel_reads_on_whatever_still_lies_there() {
+        let mut receiver = receiver(4);
+        receiver.feed(&frames(4), at(1));
+        assert!(!receiver.wants_bytes());
+        receiver.discard_arrivals();
+        assert!(receiver.wants_bytes() && receiver.wants_bytes_again());
     }
 
     fn connected() -> Event {

@@ -93,6 +93,11 @@ impl Inbox {
         arrival
     }
 
+    /// Whether what arrives is dropped, so that nobody needs to take anything for reading to go on.
+    pub fn discards(&self) -> bool {
+        self.intake == Intake::Discard
+    }
+
     /// The oldest message.
     pub fn front(&self) -> Option<&[u8]> {
         if self.count == 0 {
@@ -122,12 +127,7 @@ impl Inbox {
     /// The link ended: what is whole stays, though the buffer be full; the rest is forgotten.
     /// Returns whether a frame was cut in the middle.
     pub fn cut(&mut self) -> bool {
-        let limits = self.limits;
-        if !limits.is_lossy() {
-            self.limits = Buffer { count: usize::MAX, max_bytes: u64::MAX, ..limits };
-            self.parse();
-            self.limits = limits;
-        }
+        self.parse_all();
         let is_cut = self.has_unparsed();
         self.store.truncate(self.whole);
         self.fault = None;
@@ -145,8 +145,14 @@ impl Inbox {
         self.parse();
     }
 
-    /// From now on what arrives is dropped and counted.
+    /// Forgets the unfinished frame: nobody will look at the rest of it.
+    pub fn forget_unfinished(&mut self) {
+        self.store.truncate(self.whole);
+    }
+
+    /// From now on what arrives is dropped and counted; whole messages that were read already stay.
     pub fn discard_arrivals(&mut self) {
+        self.parse_all();
         self.intake = Intake::Discard;
     }
 
@@ -181,6 +187,16 @@ impl Inbox {
 
     pub fn dropped(&self) -> u64 {
         self.dropped
+    }
+
+    /// Parses what is whole, though a fixed buffer be full.
+    fn parse_all(&mut self) {
+        let limits = self.limits;
+        if !limits.is_lossy() {
+            self.limits = Buffer { count: usize::MAX, max_bytes: u64::MAX, ..limits };
+            self.parse();
+            self.limits = limits;
+        }
     }
 
     fn has_unparsed(&self) -> bool {
@@ -368,6 +384,16 @@ mod tests {
         assert_eq!((inbox.waiting(), inbox.received(), inbox.dropped()), (0, 5, 5));
         assert!(inbox.cut());
         assert_eq!((inbox.waiting(), inbox.front()), (0, None));
+    }
+
+    #[test]
+    fn a_closed_channel_keeps_what_lay_behind_a_full_buffer() {
+        let mut inbox = inbox(Policy::Fixed, 2);
+        inbox.feed(&numbered(0..5));
+        inbox.discard_arrivals();
+        inbox.feed(&numbered(5..9));
+        assert_eq!((inbox.received(), inbox.dropped()), (9, 4));
+        assert_eq!(take_all(&mut inbox), numbers(0..5));
     }
 
     #[test]

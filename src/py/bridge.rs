@@ -218,6 +218,7 @@ impl Bridge {
         let corked = std::mem::take(&mut *self.corked.lock());
         for link in corked {
             link.flush_corked();
+            link.watch_for_room(None);
         }
         drop((inbound, watched));
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use pyo3::exceptions::{PyBufferError, PyTypeError, PyValueError};
 use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::types::PyBytes;
+use pyo3::types::{PyBool, PyBytes, PyFloat, PyInt};
 
 use super::events::error_class;
 use crate::link::link::Link;
@@ -117,11 +117,56 @@ impl Drop for View {
     }
 }
 
+/// An integer argument: no bool, no float, and out of range is a `ValueError`.
+#[derive(Debug, Clone, Copy)]
+pub struct Integer(pub i64);
+
+impl<'py> FromPyObject<'_, 'py> for Integer {
+    type Error = PyErr;
+
+    fn extract(value: Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
+        if !is_integer(&value) {
+            return Err(PyTypeError::new_err(format!("an integer is needed, not {}", kind(&value))));
+        }
+        let out_of_range = |_| PyValueError::new_err(String::from("the number is out of range: beyond 64 bits"));
+        value.extract().map(Self).map_err(out_of_range)
+    }
+}
+
+/// A number of seconds, or any other real number: no bool, and out of range is a `ValueError`.
+#[derive(Debug, Clone, Copy)]
+pub struct Number(pub f64);
+
+impl<'py> FromPyObject<'_, 'py> for Number {
+    type Error = PyErr;
+
+    fn extract(value: Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
+        if !is_number(&value) {
+            return Err(PyTypeError::new_err(format!("a number is needed, not {}", kind(&value))));
+        }
+        let out_of_range = |_| PyValueError::new_err(String::from("the number is out of range: too large for a float"));
+        value.extract().map(Self).map_err(out_of_range)
+    }
+}
+
+pub fn is_integer(value: &Bound<'_, PyAny>) -> bool {
+    value.is_instance_of::<PyInt>() && !value.is_instance_of::<PyBool>()
+}
+
+pub fn is_number(value: &Bound<'_, PyAny>) -> bool {
+    is_integer(value) || value.is_instance_of::<PyFloat>()
+}
+
+/// The name of a value's type.
+pub fn kind(value: &Bound<'_, PyAny>) -> String {
+    value.get_type().name().map_or_else(|_| String::from("that"), |name| name.to_string())
+}
+
 /// `timeout=` of a blocking call: None waits for ever.
-pub fn timeout(value: Option<f64>) -> PyResult<Option<Duration>> {
-    let Some(value) = value else { return Ok(None) };
+pub fn timeout(value: Option<Number>) -> PyResult<Option<Duration>> {
+    let Some(Number(value)) = value else { return Ok(None) };
     if value.is_nan() || value < 0.0 {
-        return Err(PyValueError::new_err(format!("timeout must be at least 0 s, not {value} s")));
+        return Err(PyValueError::new_err(format!("timeout must be at least 0 s, not {value} s").to_lowercase()));
     }
     // What does not fit is longer than anybody waits.
     Ok(Duration::try_from_secs_f64(value).ok())

@@ -6,7 +6,7 @@ use pyo3::exceptions::{PyResourceWarning, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
-use super::convert::{Payload, check_confirm, timeout};
+use super::convert::{Integer, Number, Payload, check_confirm, timeout};
 use super::events;
 use super::face::{Core, Face, face};
 use super::operation::{self, Operation, with_accepted};
@@ -182,7 +182,7 @@ impl TaskConnection {
         Ok(Py::new(py, waiting)?.into_any())
     }
 
-    fn _wait_recv_many(slf: &Bound<'_, Self>, limit: i64) -> PyResult<Await> {
+    fn _wait_recv_many(slf: &Bound<'_, Self>, limit: Integer) -> PyResult<Await> {
         Ok(Await::new(Operation::RecvMany(link_of(slf), check_limit(limit)?)))
     }
 
@@ -195,7 +195,7 @@ impl TaskConnection {
     }
 
     fn _wait_connected(slf: &Bound<'_, Self>) -> Await {
-        Await::new(Operation::Connected(link_of(slf)))
+        Await::new(Operation::connected(link_of(slf)))
     }
 
     fn _wait_closed(slf: &Bound<'_, Self>) -> Await {
@@ -234,7 +234,7 @@ impl ThreadConnection {
     ///     TimeoutError: nothing came in time; nothing is lost. Ctrl-C interrupts within 100 ms, and
     ///         loses nothing while waiting.
     #[pyo3(signature = (timeout = None))]
-    fn recv(slf: &Bound<'_, Self>, timeout: Option<f64>) -> PyResult<Py<PyAny>> {
+    fn recv(slf: &Bound<'_, Self>, timeout: Option<Number>) -> PyResult<Py<PyAny>> {
         wait_for(slf, Operation::Recv(link_of(slf)), timeout)
     }
 
@@ -250,7 +250,7 @@ impl ThreadConnection {
     /// Raises:
     ///     TimeoutError: nothing came in time; nothing is lost, by Ctrl-C neither.
     #[pyo3(signature = (limit, timeout = None))]
-    fn recv_many(slf: &Bound<'_, Self>, limit: i64, timeout: Option<f64>) -> PyResult<Py<PyAny>> {
+    fn recv_many(slf: &Bound<'_, Self>, limit: Integer, timeout: Option<Number>) -> PyResult<Py<PyAny>> {
         wait_for(slf, Operation::RecvMany(link_of(slf), check_limit(limit)?), timeout)
     }
 
@@ -272,7 +272,7 @@ impl ThreadConnection {
     fn send(
         slf: &Bound<'_, Self>,
         data: &Bound<'_, PyAny>,
-        timeout: Option<f64>,
+        timeout: Option<Number>,
         confirm: Option<&str>,
     ) -> PyResult<Py<PyAny>> {
         check_confirm(confirm)?;
@@ -302,7 +302,7 @@ impl ThreadConnection {
     ///     TimeoutError, ClosedError, KeyboardInterrupt, what the iterable raises and what `send` raises:
     ///         messages before that stay accepted, and the exception's `accepted` says how many.
     #[pyo3(signature = (iterable, timeout = None))]
-    fn send_many(slf: &Bound<'_, Self>, iterable: &Bound<'_, PyAny>, timeout: Option<f64>) -> PyResult<Py<PyAny>> {
+    fn send_many(slf: &Bound<'_, Self>, iterable: &Bound<'_, PyAny>, timeout: Option<Number>) -> PyResult<Py<PyAny>> {
         let limit = self::timeout(timeout)?;
         let mut operation = Operation::send_many(link_of(slf), iterable)?;
         let outcome = run(slf.py(), &mut operation, limit);
@@ -318,7 +318,7 @@ impl ThreadConnection {
     ///     TimeoutError: not in time; nothing is taken back, by Ctrl-C neither.
     ///     ClosedError: the connection has ended, or ends meanwhile.
     #[pyo3(signature = (timeout = None))]
-    fn flush(slf: &Bound<'_, Self>, timeout: Option<f64>) -> PyResult<()> {
+    fn flush(slf: &Bound<'_, Self>, timeout: Option<Number>) -> PyResult<()> {
         let operation = Operation::flush(slf.py(), link_of(slf))?;
         wait_for(slf, operation, timeout).map(drop)
     }
@@ -332,7 +332,7 @@ impl ThreadConnection {
     /// Raises:
     ///     TimeoutError: not closed in time; closing goes on, after Ctrl-C too.
     #[pyo3(signature = (timeout = None))]
-    fn close(slf: &Bound<'_, Self>, timeout: Option<f64>) -> PyResult<()> {
+    fn close(slf: &Bound<'_, Self>, timeout: Option<Number>) -> PyResult<()> {
         self::timeout(timeout)?;
         slf.as_super().get()._close();
         wait_for(slf, Operation::Closed(link_of(slf)), timeout).map(drop)
@@ -349,8 +349,8 @@ impl ThreadConnection {
     /// Raises:
     ///     TimeoutError: not in time. Ctrl-C interrupts within 100 ms.
     #[pyo3(signature = (timeout = None))]
-    fn wait_connected(slf: &Bound<'_, Self>, timeout: Option<f64>) -> PyResult<Py<PyAny>> {
-        wait_for(slf, Operation::Connected(link_of(slf)), timeout)
+    fn wait_connected(slf: &Bound<'_, Self>, timeout: Option<Number>) -> PyResult<Py<PyAny>> {
+        wait_for(slf, Operation::connected(link_of(slf)), timeout)
     }
 
     /// Waits for the end. Takes nothing.
@@ -364,7 +364,7 @@ impl ThreadConnection {
     /// Raises:
     ///     TimeoutError: not in time. Ctrl-C interrupts within 100 ms.
     #[pyo3(signature = (timeout = None))]
-    fn wait_closed(slf: &Bound<'_, Self>, timeout: Option<f64>) -> PyResult<Py<PyAny>> {
+    fn wait_closed(slf: &Bound<'_, Self>, timeout: Option<Number>) -> PyResult<Py<PyAny>> {
         wait_for(slf, Operation::Closed(link_of(slf)), timeout)
     }
 
@@ -394,7 +394,7 @@ fn link_of(face: &impl HasLink) -> Arc<Link> {
     face.link()
 }
 
-fn wait_for(slf: &Bound<'_, ThreadConnection>, mut operation: Operation, limit: Option<f64>) -> PyResult<Py<PyAny>> {
+fn wait_for(slf: &Bound<'_, ThreadConnection>, mut operation: Operation, limit: Option<Number>) -> PyResult<Py<PyAny>> {
     run(slf.py(), &mut operation, timeout(limit)?)
 }
 
@@ -405,7 +405,7 @@ fn send_large(py: Python<'_>, link: &Arc<Link>, bytes: &Bound<'_, PyBytes>) -> P
     operation::sent(py, link, sent, then, From::Thread)
 }
 
-fn check_limit(limit: i64) -> PyResult<usize> {
+fn check_limit(Integer(limit): Integer) -> PyResult<usize> {
     let checked = usize::try_from(limit).ok().filter(|limit| *limit > 0);
     checked.ok_or_else(|| PyValueError::new_err(format!("limit must be at least 1, not {limit}")))
 }

@@ -8,7 +8,7 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyTuple, PyType, PyWeakrefMethods, PyWeakrefReference};
 
-use super::convert::timeout;
+use super::convert::{Number, timeout};
 use super::events;
 use super::face::{self, Face};
 use super::operation::{self, Operation};
@@ -198,7 +198,7 @@ impl ThreadListener {
     /// Raises:
     ///     TimeoutError: none came in time; none is lost, by Ctrl-C neither.
     #[pyo3(signature = (timeout = None))]
-    fn accept(slf: &Bound<'_, Self>, timeout: Option<f64>) -> PyResult<Py<PyAny>> {
+    fn accept(slf: &Bound<'_, Self>, timeout: Option<Number>) -> PyResult<Py<PyAny>> {
         let mut operation = Operation::Accept(slf.as_super().get().listener(), Face::Thread);
         run(slf.py(), &mut operation, self::timeout(timeout)?)
     }
@@ -220,7 +220,7 @@ impl ThreadListener {
     /// Raises:
     ///     TimeoutError: not in time; closing goes on, after Ctrl-C too.
     #[pyo3(signature = (timeout = None))]
-    fn close(slf: &Bound<'_, Self>, timeout: Option<f64>) -> PyResult<()> {
+    fn close(slf: &Bound<'_, Self>, timeout: Option<Number>) -> PyResult<()> {
         self::timeout(timeout)?;
         slf.as_super().get()._close();
         Self::wait_closed(slf, timeout).map(drop)
@@ -237,7 +237,7 @@ impl ThreadListener {
     /// Raises:
     ///     TimeoutError: not in time. Ctrl-C interrupts within 100 ms.
     #[pyo3(signature = (timeout = None))]
-    fn wait_closed(slf: &Bound<'_, Self>, timeout: Option<f64>) -> PyResult<Py<PyAny>> {
+    fn wait_closed(slf: &Bound<'_, Self>, timeout: Option<Number>) -> PyResult<Py<PyAny>> {
         let mut operation = Operation::ListenerClosed(slf.as_super().get().listener());
         run(slf.py(), &mut operation, self::timeout(timeout)?)
     }

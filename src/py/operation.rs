@@ -42,7 +42,8 @@ pub enum Operation {
     Send(Arc<Link>, Kept),
     SendMany(SendMany),
     Flush(Arc<Link>, u64),
-    Connected(Arc<Link>),
+    /// With the number of links that had been there at the call.
+    Connected(Arc<Link>, u64),
     Closed(Arc<Link>),
     Accept(Arc<Listener>, Face),
     ListenerClosed(Arc<Listener>),
@@ -72,6 +73,11 @@ impl Operation {
         }
     }
 
+    pub fn connected(link: Arc<Link>) -> Self {
+        let links = link.status().links;
+        Self::Connected(link, links)
+    }
+
     /// For how many messages of a `send_many` `send` would have said True so far.
     pub fn accepted(&self) -> usize {
         if let Self::SendMany(many) = self { many.accepted } else { 0 }
@@ -87,7 +93,7 @@ impl Operation {
                 Some(is_flushed) => is_flushed.then(|| py.None()),
                 None => return Err(events::closed_error(py)),
             },
-            Self::Connected(link) => connected(py, link)?,
+            Self::Connected(link, links) => connected(py, link, *links)?,
             Self::Closed(link) => end(py, link.status().closed.as_ref())?,
             Self::Accept(listener, kind) => accept(py, listener, *kind)?,
             Self::ListenerClosed(listener) => end(py, listener.end().as_ref())?,
@@ -117,7 +123,7 @@ impl Operation {
                 is_waiting
             }
             Self::Accept(listener, _) => listener.wait(waker),
-            Self::Connected(_) | Self::Closed(_) | Self::ListenerClosed(_) | Self::ShutDown(_) => self.ring_for(waker),
+            Self::Connected(..) | Self::Closed(_) | Self::ListenerClosed(_) | Self::ShutDown(_) => self.ring_for(waker),
         })
     }
 
@@ -129,7 +135,7 @@ impl Operation {
                 link.leave_room(waker)
             }
             Self::Accept(listener, _) => listener.leave(waker),
-            Self::Connected(_) | Self::Closed(_) | Self::ListenerClosed(_) | Self::ShutDown(_) => {
+            Self::Connected(..) | Self::Closed(_) | Self::ListenerClosed(_) | Self::ShutDown(_) => {
                 if let Some(bell) = self.bell() {
                     bell.remove(waker);
                 }
@@ -160,7 +166,7 @@ impl Operation {
                 }
                 park.wait(limit);
             }
-            Self::Connected(_) | Self::Closed(_) | Self::ListenerClosed(_) | Self::ShutDown(_) => {
+            Self::Connected(..) | Self::Closed(_) | Self::ListenerClosed(_) | Self::ShutDown(_) => {
                 if !self.ring_for(&waker) {
                     return;
                 }
@@ -176,9 +182,9 @@ impl Operation {
             bell.add(Arc::clone(waker));
         }
         let is_so = match self {
-            Self::Connected(link) => {
+            Self::Connected(link, links) => {
                 let status = link.status();
-                status.connected.is_some() || status.closed.is_some()
+                status.connected.is_some() || status.closed.is_some() || status.links > *links
             }
             Self::Closed(link) => link.status().closed.is_some(),
             Self::ListenerClosed(listener) => listener.end().is_some(),
@@ -193,7 +199,7 @@ impl Operation {
 
     fn bell(&self) -> Option<&Bell> {
         match self {
-            Self::Connected(link) | Self::Closed(link) => Some(&link.changed),
+            Self::Connected(link, _) | Self::Closed(link) => Some(&link.changed),
             Self::ListenerClosed(listener) => Some(&listener.closed),
             Self::ShutDown(runtime) => Some(&runtime.done),
             _ => None,
@@ -321,13 +327,15 @@ pub fn accept(py: Python<'_>, listener: &Listener, kind: Face) -> PyResult<Optio
     }
 }
 
-fn connected(py: Python<'_>, link: &Link) -> PyResult<Option<Py<PyAny>>> {
+/// The present `Connected`, or one that came and went since the call.
+fn connected(py: Python<'_>, link: &Link, links: u64) -> PyResult<Option<Py<PyAny>>> {
     let status = link.status();
-    match (status.connected, status.closed) {
-        (_, Some(closed)) => events::closed(py, &closed).map(Some),
-        (Some(connected), None) => events::event(py, &Event::Connected(connected)).map(Some),
-        (None, None) => Ok(None),
+    if let Some(closed) = status.closed {
+        return events::closed(py, &closed).map(Some);
     }
+    let has_passed = status.links > links;
+    let shown = status.connected.or(status.last_connected.filter(|_| has_passed));
+    shown.map(|connected| events::event(py, &Event::Connected(connected))).transpose()
 }
 
 fn end(py: Python<'_>, closed: Option<&Closed>) -> PyResult<Option<Py<PyAny>>> {

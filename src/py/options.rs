@@ -2,8 +2,9 @@
 
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyDict, PyFloat, PyInt, PyString, PyTuple};
+use pyo3::types::{PyBool, PyDict, PyString, PyTuple};
 
+use super::convert::{Integer, Number, is_integer, is_number, kind};
 use super::events::shut_down_error;
 use super::face::{Face, face};
 use super::listening::{self, Core as ListenerCore};
@@ -27,8 +28,8 @@ pub struct Buffer {
 }
 
 impl Buffer {
-    fn of(policy: Policy, count: i64, max_bytes: Option<i64>) -> PyResult<Self> {
-        let max_bytes = max_bytes.unwrap_or(knobs::BUFFER_BYTES as i64);
+    fn of(policy: Policy, Integer(count): Integer, max_bytes: Option<Integer>) -> PyResult<Self> {
+        let Integer(max_bytes) = max_bytes.unwrap_or(Integer(knobs::BUFFER_BYTES as i64));
         Ok(Self { buffer: knobs::Buffer::new(policy, count, max_bytes)? })
     }
 
@@ -49,7 +50,7 @@ impl Buffer {
     ///     ValueError: a limit is below 1.
     #[staticmethod]
     #[pyo3(signature = (count, max_bytes = None))]
-    fn fixed(count: i64, max_bytes: Option<i64>) -> PyResult<Self> {
+    fn fixed(count: Integer, max_bytes: Option<Integer>) -> PyResult<Self> {
         Self::of(Policy::Fixed, count, max_bytes)
     }
 
@@ -59,7 +60,7 @@ impl Buffer {
     ///     ValueError: a limit is below 1.
     #[staticmethod]
     #[pyo3(signature = (count, max_bytes = None))]
-    fn dropping(count: i64, max_bytes: Option<i64>) -> PyResult<Self> {
+    fn dropping(count: Integer, max_bytes: Option<Integer>) -> PyResult<Self> {
         Self::of(Policy::Dropping, count, max_bytes)
     }
 
@@ -69,7 +70,7 @@ impl Buffer {
     ///     ValueError: a limit is below 1.
     #[staticmethod]
     #[pyo3(signature = (count, max_bytes = None))]
-    fn sliding(count: i64, max_bytes: Option<i64>) -> PyResult<Self> {
+    fn sliding(count: Integer, max_bytes: Option<Integer>) -> PyResult<Self> {
         Self::of(Policy::Sliding, count, max_bytes)
     }
 
@@ -112,10 +113,11 @@ pub struct Backoff {
 impl Backoff {
     #[new]
     #[pyo3(
-        signature = (initial = knobs::BACKOFF_INITIAL, factor = knobs::BACKOFF_FACTOR, maximum = knobs::BACKOFF_MAXIMUM, jitter = "full"),
+        signature = (initial = Number(knobs::BACKOFF_INITIAL), factor = Number(knobs::BACKOFF_FACTOR), maximum = Number(knobs::BACKOFF_MAXIMUM), jitter = "full"),
         text_signature = "(initial=0.1, factor=2.0, maximum=10.0, jitter='full')"
     )]
-    fn new(initial: f64, factor: f64, maximum: f64, jitter: &str) -> PyResult<Self> {
+    fn new(initial: Number, factor: Number, maximum: Number, jitter: &str) -> PyResult<Self> {
+        let (Number(initial), Number(factor), Number(maximum)) = (initial, factor, maximum);
         let jitter = match jitter {
             "full" => Jitter::Full,
             "none" => Jitter::None,
@@ -212,7 +214,7 @@ pub fn defaults<'py>(py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
     table.set_item("open_timeout", knobs::OPEN_TIMEOUT)?;
     table.set_item("close_timeout", knobs::CLOSE_TIMEOUT)?;
     table.set_item("max_size", knobs::MAX_SIZE)?;
-    let buffer = Buffer::of(Policy::Fixed, knobs::BUFFER_COUNT as i64, None)?;
+    let buffer = Buffer::of(Policy::Fixed, Integer(knobs::BUFFER_COUNT as i64), None)?;
     table.set_item("read_buffer", buffer)?;
     table.set_item("write_buffer", buffer)?;
     table.set_item("protocol", knobs::PROTOCOL)?;
@@ -220,7 +222,12 @@ pub fn defaults<'py>(py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
     table.set_item("runtime", py.None())?;
     table.set_item("nodelay", knobs::NODELAY)?;
     table.set_item("cork", knobs::CORK)?;
-    let backoff = Backoff::new(knobs::BACKOFF_INITIAL, knobs::BACKOFF_FACTOR, knobs::BACKOFF_MAXIMUM, "full")?;
+    let backoff = Backoff::new(
+        Number(knobs::BACKOFF_INITIAL),
+        Number(knobs::BACKOFF_FACTOR),
+        Number(knobs::BACKOFF_MAXIMUM),
+        "full",
+    )?;
     table.set_item("reconnect", backoff)?;
     table.set_item("local_address", py.None())?;
     table.set_item("accept_buffer", knobs::ACCEPT_BUFFER)?;
@@ -309,7 +316,7 @@ fn buffer(value: &Bound<'_, PyAny>, name: &str) -> PyResult<knobs::Buffer> {
     if count < 1 {
         return Err(PyValueError::new_err(format!("{name} must be at least 1, not {count}")));
     }
-    Ok(Buffer::of(Policy::Fixed, count, None)?.buffer)
+    Ok(Buffer::of(Policy::Fixed, Integer(count), None)?.buffer)
 }
 
 fn reconnect(value: &Bound<'_, PyAny>) -> PyResult<Option<Retry>> {
@@ -323,7 +330,7 @@ fn reconnect(value: &Bound<'_, PyAny>) -> PyResult<Option<Retry>> {
         let text = format!("reconnect must be a Backoff, a number of seconds or None, not {}", kind(value));
         return Err(PyTypeError::new_err(text));
     }
-    Ok(Some(Retry::fixed(value.extract()?)?))
+    Ok(Some(Retry::fixed(number(value, "reconnect")?)?))
 }
 
 fn required<'py>(options: &Bound<'py, PyDict>, name: &str) -> PyResult<Bound<'py, PyAny>> {
@@ -341,10 +348,10 @@ fn text(value: &Bound<'_, PyAny>, name: &str) -> PyResult<String> {
 }
 
 fn number(value: &Bound<'_, PyAny>, name: &str) -> PyResult<f64> {
-    if is_number(value) {
-        return value.extract();
+    if !is_number(value) {
+        return Err(PyTypeError::new_err(format!("{name} must be a number of seconds, not {}", kind(value))));
     }
-    Err(PyTypeError::new_err(format!("{name} must be a number of seconds, not {}", kind(value))))
+    value.extract().map_err(|_| PyValueError::new_err(format!("{name} is out of range: too large for a float")))
 }
 
 fn integer(value: &Bound<'_, PyAny>, name: &str) -> PyResult<i64> {
@@ -357,18 +364,6 @@ fn integer(value: &Bound<'_, PyAny>, name: &str) -> PyResult<i64> {
 fn truth(value: &Bound<'_, PyAny>, name: &str) -> PyResult<bool> {
     let truth = value.cast::<PyBool>();
     Ok(truth.map_err(|_| PyTypeError::new_err(format!("{name} must be True or False, not {}", kind(value))))?.is_true())
-}
-
-fn is_integer(value: &Bound<'_, PyAny>) -> bool {
-    value.is_instance_of::<PyInt>() && !value.is_instance_of::<PyBool>()
-}
-
-fn is_number(value: &Bound<'_, PyAny>) -> bool {
-    is_integer(value) || value.is_instance_of::<PyFloat>()
-}
-
-fn kind(value: &Bound<'_, PyAny>) -> String {
-    value.get_type().name().map_or_else(|_| String::from("that"), |name| name.to_string())
 }
 
 /// Names the address, and keeps `errno` and the fitting subclass of `OSError`.

@@ -57,13 +57,7 @@ pub fn release_idle() {
 /// Runs an operation to its end in this thread.
 pub fn run(py: Python<'_>, operation: &mut Operation, limit: Option<Duration>) -> PyResult<Py<PyAny>> {
     let operation = Mutex::new(operation);
-    let attempt = |py: Python<'_>| loop {
-        match operation.lock().poll(py, From::Thread)? {
-            Poll::Ready(value) => return Ok(Some(value)),
-            Poll::Pending => return Ok(None),
-            Poll::Yield => py.check_signals()?,
-        }
-    };
+    let attempt = |py: Python<'_>| operation.lock().poll(py, From::Thread);
     block_on(py, limit, attempt, |park, limit| operation.lock().wait(park, limit))
 }
 
@@ -71,13 +65,14 @@ pub fn run(py: Python<'_>, operation: &mut Operation, limit: Option<Duration>) -
 ///
 /// # Errors
 /// `TimeoutError` when `limit` is over first, whatever a signal handler raises, and what `attempt` raises.
-pub fn block_on<T>(
+pub fn block_on(
     py: Python<'_>,
     limit: Option<Duration>,
-    mut attempt: impl FnMut(Python<'_>) -> PyResult<Option<T>>,
+    mut attempt: impl FnMut(Python<'_>) -> PyResult<Poll>,
     wait: impl Fn(&Arc<Park>, Option<Duration>) + Sync,
-) -> PyResult<T> {
-    if let Some(value) = attempt(py)? {
+) -> PyResult<Py<PyAny>> {
+    let mut next = attempt(py)?;
+    if let Poll::Ready(value) = next {
         return Ok(value);
     }
     let park = park()?;
@@ -89,10 +84,18 @@ pub fn block_on<T>(
             let limit = limit.unwrap_or_default().as_secs_f64();
             return Err(PyTimeoutError::new_err(format!("nothing within {limit} s")));
         }
-        let next = [left, slice].into_iter().flatten().min();
-        py.detach(|| wait(&park, next));
+        match next {
+            Poll::Ready(value) => return Ok(value),
+            // There is more to do at once, but other threads get their turn first.
+            Poll::Yield => py.detach(|| {}),
+            Poll::Pending => {
+                let limit = [left, slice].into_iter().flatten().min();
+                py.detach(|| wait(&park, limit));
+            }
+        }
         py.check_signals()?;
-        if let Some(value) = attempt(py)? {
+        next = attempt(py)?;
+        if let Poll::Ready(value) = next {
             return Ok(value);
         }
     }

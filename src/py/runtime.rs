@@ -8,7 +8,8 @@ use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 
 use super::bridge::forget_closed_loops;
-use super::operation::Operation;
+use super::convert::Number;
+use super::operation::{Operation, Poll};
 use super::park::{block_on, release_idle, run};
 use super::waiting::Await;
 use crate::link::runtime;
@@ -51,6 +52,15 @@ pub struct Runtime {
     runtime: Arc<runtime::Runtime>,
 }
 
+/// Nobody can start anything any more: without connections its thread has nothing to do.
+impl Drop for Runtime {
+    fn drop(&mut self) {
+        if self.runtime.is_idle() {
+            self.runtime.shut_down(Duration::ZERO);
+        }
+    }
+}
+
 #[pymethods]
 impl Runtime {
     #[new]
@@ -72,13 +82,13 @@ impl Runtime {
     }
 
     /// Begins to shut down; awaiting the answer waits for the end.
-    fn _wait_shutdown(&self, timeout: f64) -> PyResult<Await> {
+    fn _wait_shutdown(&self, timeout: Number) -> PyResult<Await> {
         self.runtime.shut_down(shutdown_timeout(timeout)?);
         Ok(Await::new(Operation::ShutDown(Arc::clone(&self.runtime))))
     }
 
     /// Begins to shut down and waits for the end in this thread.
-    fn _shutdown(&self, py: Python<'_>, timeout: f64) -> PyResult<()> {
+    fn _shutdown(&self, py: Python<'_>, timeout: Number) -> PyResult<()> {
         self.runtime.shut_down(shutdown_timeout(timeout)?);
         run(py, &mut Operation::ShutDown(Arc::clone(&self.runtime)), None)?;
         self._join(py);
@@ -93,7 +103,7 @@ impl Runtime {
     }
 }
 
-fn shutdown_timeout(value: f64) -> PyResult<Duration> {
+fn shutdown_timeout(Number(value): Number) -> PyResult<Duration> {
     if value == 0.0 {
         return Ok(Duration::ZERO);
     }
@@ -104,14 +114,14 @@ fn shutdown_timeout(value: f64) -> PyResult<Duration> {
 #[pyfunction]
 pub fn flush_at_exit(py: Python<'_>) -> PyResult<()> {
     let runtimes: Vec<_> = ALL.lock().iter().filter_map(Weak::upgrade).collect();
-    let is_flushed = |_: Python<'_>| {
+    let is_flushed = |py: Python<'_>| {
         runtimes.iter().for_each(|runtime| runtime.flush());
         let has_unsent = runtimes.iter().any(|runtime| runtime.has_unsent());
-        Ok((!has_unsent).then_some(()))
+        Ok(if has_unsent { Poll::Pending } else { Poll::Ready(py.None()) })
     };
     let flushed = block_on(py, Some(EXIT_FLUSH), is_flushed, |park, _| park.wait(Some(EXIT_LOOK)));
     match flushed {
-        Err(error) if error.is_instance_of::<pyo3::exceptions::PyTimeoutError>(py) => Ok(()),
-        other => other,
+        Err(error) if !error.is_instance_of::<pyo3::exceptions::PyTimeoutError>(py) => Err(error),
+        _ => Ok(()),
     }
 }

@@ -86,7 +86,10 @@ impl Await {
         loop {
             if !std::mem::take(&mut self.was_tried) {
                 match self.operation.poll(py, From::Loop)? {
-                    Poll::Ready(value) => return stop_iteration(py, value),
+                    Poll::Ready(value) => {
+                        spend();
+                        return stop_iteration(py, value);
+                    }
                     Poll::Yield => return Ok(Some(py.None())),
                     Poll::Pending => {}
                 }
