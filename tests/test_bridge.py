@@ -12,6 +12,7 @@ import sys
 import pytest
 
 from netasync import Backoff, Buffer, Closed, Connected, Reason
+from support.cancelling import interrupted, result_of
 from support.counts import counts
 from support.faces import FACES, Beside, _wind_up, blocking
 from support.peer import RawPeer, split_target
@@ -24,32 +25,6 @@ LOOPS = pytest.mark.faces("asyncio", "uvloop")
 
 def numbered(count, start=0):
     return [b"%d" % number for number in range(start, start + count)]
-
-
-async def interrupted(source, waiting):
-    """Await it, and give up at a random moment, in a random way; return its result, or None."""
-    way = source.choice(["cancel", "cancel", "wait_for", "timeout", "let it be"])
-    moment = source.choice([0, 0, 0.0002, 0.001])
-    if way == "cancel":
-        task = asyncio.ensure_future(waiting)
-        for _ in range(source.randrange(4)):
-            await asyncio.sleep(0)
-        task.cancel()
-        return await result_of(task)
-    with contextlib.suppress(asyncio.TimeoutError, TimeoutError):
-        if way == "timeout" and sys.version_info >= (3, 11):
-            async with asyncio.timeout(moment):
-                return await waiting
-        else:
-            return await asyncio.wait_for(waiting, moment)
-    return None
-
-
-async def result_of(task):
-    """What a task returned; None when it was cancelled."""
-    with contextlib.suppress(asyncio.CancelledError):
-        return await task
-    return None
 
 
 async def with_a_feeder(world, peer, sent, source, scenario):
