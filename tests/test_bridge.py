@@ -11,7 +11,7 @@ import sys
 
 import pytest
 
-from netasync import Backoff, Buffer, Closed, Connected, Reason
+from netasync import Backoff, Buffer, Closed, Connected, Reason, State
 from support.cancelling import interrupted, result_of
 from support.counts import counts
 from support.faces import FACES, Beside, _wind_up, blocking
@@ -164,51 +164,90 @@ async def test_a_woken_recv_that_is_cancelled_passes_the_wake_on(world):
     assert await result_of(tasks[1]) is None
 
 
-@LOOPS
-async def test_a_woken_accept_that_is_cancelled_passes_the_wake_on(world):
-    listener = world.listen(0)
+async def only_one_stays(world, first, waits, wake):
+    """Give up all of `waits` but the last after one of them was woken, and before it runs.
+
+    `wake` holds the loop while it makes `first` and then one of `waits` ready, so that both are resumed in
+    one callback; `first` runs before the others and cancels them. They are kept, with their exceptions.
+    """
     tasks = []
 
-    async def take_and_cancel_the_next():
-        conn = await world.accept(listener)
-        tasks[1].cancel()
-        return conn
+    async def cancel_all_but_the_last():
+        await first
+        for task in tasks[:-1]:
+            task.cancel()
 
-    tasks += [
-        world.spawn(take_and_cancel_the_next()),
-        *(world.spawn(world.accept(listener)) for _ in range(2)),
-    ]
+    cancelling = world.spawn(cancel_all_but_the_last())
+    tasks += [world.spawn(wait) for wait in waits]
     await world.settle(tasks[-1])
-    peers = [world.outsider(RawPeer.dial(listener.address)) for _ in range(2)]  # while the loop is held
-    eventually(lambda: listener.stats().waiting == 2)
-    assert (await world.join(tasks[0])).peer == peers[0].address
-    assert (await world.join(tasks[2])).peer == peers[1].address
-    assert await result_of(tasks[1]) is None
+    await wake()
+    result = await asyncio.wait_for(tasks[-1], DEADLINE)
+    await world.join(cancelling)
+    for task in tasks[:-1]:
+        assert await result_of(task) is None
+    return result
+
+
+#: No timer of ours comes to the help of a wake that was lost.
+NO_HELP = {"heartbeat_interval": 3000, "heartbeat_timeout": 9000, "close_timeout": 9000}
 
 
 @LOOPS
-async def test_a_woken_send_that_is_cancelled_passes_the_wake_on(world):
-    port = world.reserved_port()
-    conn = world.connect(port.address, write_buffer=2)
-    await world.send(conn, b"0", b"1")
-    tasks = []
+@pytest.mark.parametrize("survivor", [0, 1, 2])
+@pytest.mark.parametrize("by", ["recv", "recv_many"])
+async def test_a_recv_that_is_cancelled_after_its_wake_passes_the_wake_on(world, by, survivor):
+    signal = world.listen(0)
+    conn, peer = await world.answered(**NO_HELP)
 
-    async def send_and_cancel_the_next():
-        await world.send(conn, b"2")
-        tasks[1].cancel()
+    async def wake():
+        peer.send(b"now")  # the loop finds this first, and reads; the wake of the listener lies there by then
+        world.outsider(RawPeer.dial(signal.address))
+        eventually(lambda: signal.stats().waiting == 1)
 
-    tasks += [
-        world.spawn(send_and_cancel_the_next()),
-        *(world.spawn(world.send(conn, b"%d" % nth)) for nth in (3, 4)),
+    waits = [world.recv(conn) if by == "recv" else world.recv_many(conn, 5) for _ in range(3)]
+    waits.append(waits.pop(survivor))
+    assert await only_one_stays(world, world.accept(signal), waits, wake) in (b"now", [b"now"])
+    peer.half_close()
+    await world.end(conn)
+
+
+@LOOPS
+@pytest.mark.parametrize("survivor", [0, 1, 2])
+async def test_an_accept_that_is_cancelled_after_its_wake_passes_the_wake_on(world, survivor):
+    signal, listener = world.listen(0), world.listen(0)
+
+    async def wake():
+        for each in (signal, listener):
+            world.outsider(RawPeer.dial(each.address))
+            eventually(lambda each=each: each.stats().waiting == 1)
+
+    waits = [world.accept(listener) for _ in range(3)]
+    waits.append(waits.pop(survivor))
+    assert (await only_one_stays(world, world.accept(signal), waits, wake)).state is State.CONNECTED
+
+
+@LOOPS
+@pytest.mark.parametrize("survivor", [0, 1, 2])
+@pytest.mark.parametrize("by", ["send", "send_many"])
+async def test_a_send_that_is_cancelled_after_its_wake_passes_the_wake_on(world, by, survivor):
+    ports = [world.reserved_port(), world.reserved_port()]
+    options = {"write_buffer": 1, "heartbeat_interval": 3000}
+    signal, conn = (world.connect(port.address, **options) for port in ports)
+    await world.send(conn, b"fills the buffer")
+    servers = []
+
+    async def wake():
+        for port, each in zip(ports, (signal, conn), strict=True):
+            servers.append(world.raw_listener(port.port))
+            eventually(lambda each=each: each.state is State.CONNECTED and not each.stats().queued)
+
+    waits = [
+        world.send(conn, b"waits") if by == "send" else world.send_many(conn, [b"waits"]) for _ in range(3)
     ]
-    await world.settle(tasks[-1])
-    peer = await world.outside(world.raw_listener(port.port).accept)
-    received = await world.outside(peer.recv_many, 4)
-    assert await world.join(tasks[2]) is True
-    cancelled = await result_of(tasks[1]) is None
-    if not cancelled:
-        received.append(await world.outside(peer.recv))
-    assert sorted(received) == [b"0", b"1", b"2", *([] if cancelled else [b"3"]), b"4"]
+    waits.append(waits.pop(survivor))
+    assert await only_one_stays(world, world.wait_connected(signal), waits, wake) == 1
+    peer = await world.outside(servers[1].accept)
+    assert await world.outside(peer.recv_many, 2) == [b"fills the buffer", b"waits"]
 
 
 @LOOPS

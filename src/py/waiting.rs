@@ -4,7 +4,8 @@
 use std::cell::Cell;
 use std::sync::Arc;
 
-use pyo3::exceptions::PyRuntimeError;
+use pyo3::exceptions::{PyBaseException, PyRuntimeError};
+use pyo3::intern;
 use pyo3::prelude::*;
 
 use super::bridge::Bridge;
@@ -52,6 +53,14 @@ impl Await {
     /// For an operation that was tried in vain, or not at all because the turn was over.
     pub fn after_a_try(operation: Operation) -> Self {
         Self { operation, waiter: None, was_tried: true }
+    }
+
+    /// The wait is over and nothing was taken: whoever waits next is told, if this one was told already.
+    fn give_up(&mut self) {
+        if let Some(waiter) = self.waiter.take() {
+            waiter.forget();
+            self.operation.disarm(&(waiter as Waker));
+        }
     }
 
     /// The task runs again. One that nobody has woken leaves its place first.
@@ -106,6 +115,23 @@ impl Await {
         }
     }
 
+    /// An exception reaches the task that waits here, mostly its cancellation. The place is left at once:
+    /// the traceback may keep this alive for as long as it likes, with a wake that others wait for.
+    #[pyo3(signature = (kind, value = None, traceback = None, /))]
+    fn throw(
+        &mut self,
+        kind: &Bound<'_, PyAny>,
+        value: Option<&Bound<'_, PyAny>>,
+        traceback: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<Option<Py<PyAny>>> {
+        self.give_up();
+        Err(thrown(kind, value, traceback)?)
+    }
+
+    fn close(&mut self) {
+        self.give_up();
+    }
+
     /// For `send_many`: for how many messages `send` would have said True so far.
     #[getter]
     fn accepted(&self) -> usize {
@@ -113,12 +139,27 @@ impl Await {
     }
 }
 
-/// Cancelled, closed or dropped: whoever waits next is told, if this one was told already.
+/// Dropped without a word, by a loop that is closed for example.
 impl Drop for Await {
     fn drop(&mut self) {
-        if let Some(waiter) = self.waiter.take() {
-            waiter.forget();
-            self.operation.disarm(&(waiter as Waker));
-        }
+        self.give_up();
     }
+}
+
+/// The exception that a generator's `throw` would raise for these.
+fn thrown(
+    kind: &Bound<'_, PyAny>,
+    value: Option<&Bound<'_, PyAny>>,
+    traceback: Option<&Bound<'_, PyAny>>,
+) -> PyResult<PyErr> {
+    let error = match value {
+        _ if kind.is_instance_of::<PyBaseException>() => kind.clone(),
+        Some(value) if value.is_instance(kind)? => value.clone(),
+        Some(value) => kind.call1((value,))?,
+        None => kind.call0()?,
+    };
+    if let Some(traceback) = traceback {
+        error.setattr(intern!(kind.py(), "__traceback__"), traceback)?;
+    }
+    Ok(PyErr::from_value(error))
 }
