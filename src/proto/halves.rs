@@ -153,6 +153,11 @@ impl Receiver {
         self.inbox.incoming().map(Incoming::numbers).unwrap_or_default()
     }
 
+    /// What a greeting may offer: the window, less what older sessions have left in it.
+    pub fn first_credit(&self) -> u64 {
+        self.inbox.first_credit()
+    }
+
     /// Whether an ACK is due at once.
     pub fn must_tell(&mut self, announced: Numbers) -> bool {
         self.inbox.incoming_mut().is_some_and(|incoming| {

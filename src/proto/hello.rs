@@ -194,6 +194,13 @@ pub struct Failure {
     pub is_lasting: bool,
 }
 
+impl Failure {
+    /// One that the next try may not meet.
+    pub fn passing(reason: Reason, detail: String) -> Self {
+        Self { fault: Fault { reason, detail }, is_lasting: false }
+    }
+}
+
 /// The dialler's part, while it waits for the answer.
 pub struct Asking {
     offer: Hello,

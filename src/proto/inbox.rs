@@ -108,6 +108,11 @@ impl Inbox {
         }
     }
 
+    /// The first credit of a session that would begin now.
+    pub fn first_credit(&self) -> u64 {
+        self.limits.max_bytes.saturating_sub(self.cost)
+    }
+
     /// The counters of the session, on our wire.
     pub fn incoming(&self) -> Option<&Incoming> {
         self.session.as_ref().map(|session| &session.incoming)

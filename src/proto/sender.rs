@@ -72,15 +72,18 @@ impl Sender {
         is_quiet && self.outbox.may_pass()
     }
 
-    /// What goes out in front of a message that passes the queue.
-    pub fn front(&mut self, numbers: Numbers) -> &[u8] {
+    /// Drafts what goes out in front of a message that passes the queue.
+    pub fn compose_front(&mut self, numbers: Numbers) {
         if self.protocol == Protocol::Native {
             self.control.draft(Messages { are_some: true, are_all: false }, numbers);
         }
+    }
+
+    pub fn front(&self) -> &[u8] {
         self.control.in_front()
     }
 
-    /// A message went past the empty queue; the kernel took `written` bytes of `front` and its frame.
+    /// A message went past the empty queue; the kernel took `written` bytes of the front and its frame.
     pub fn passed(&mut self, payload: &[u8], written: usize, now: Moment) {
         let front = self.control.in_front().len();
         if front > 0 {
@@ -95,12 +98,16 @@ impl Sender {
         self.spoke(written, now);
     }
 
-    /// Everything that may be written now, in order.
-    pub fn compose(&mut self, numbers: Numbers) -> [&[u8]; 4] {
+    /// Drafts everything that may be written now; `parts` shows it.
+    pub fn compose(&mut self, numbers: Numbers) {
         self.planned = self.beginnable();
         if self.protocol == Protocol::Native {
             self.control.draft(self.messages(self.planned), numbers);
         }
+    }
+
+    /// What was composed, in order.
+    pub fn parts(&self) -> [&[u8]; 4] {
         let control = self.control.rest();
         let rest = if control.is_empty() { self.outbox.rest() } else { control };
         [rest, self.control.in_front(), self.outbox.waiting(self.planned), self.control.behind()]
