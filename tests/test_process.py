@@ -15,6 +15,7 @@ from support.counts import counts
 from support.faces import FACES, blocking
 from support.process import run_script
 from support.waiting import DEADLINE
+from support.wires import ORIGINAL
 
 LOOPS = ["asyncio", "uvloop"]
 
@@ -120,6 +121,7 @@ def test_an_error_that_ends_a_process_is_the_only_one_that_it_shows():
     assert done.stderr.count("Traceback") == 1, done.stderr
 
 
+@ORIGINAL
 @pytest.mark.faces("asyncio")
 async def test_what_was_accepted_is_written_as_the_process_ends(world):
     server = world.raw_listener()
@@ -137,6 +139,7 @@ async def test_what_was_accepted_is_written_as_the_process_ends(world):
     await world.join(ending)
 
 
+@ORIGINAL
 @pytest.mark.faces("asyncio")
 async def test_a_peer_that_does_not_read_does_not_keep_a_process_from_ending(world):
     server = world.raw_listener(receive_buffer=4096)
