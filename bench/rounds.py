@@ -86,7 +86,7 @@ class Entrant:
             self._count = max(self._count, round(self._count * self._effort.seconds / seconds))
 
     def do_round(self) -> None:
-        """Do one round, and again a few times as long as others disturb it; the least disturbed one counts."""
+        """Do one round. Where others disturb it, again a few times; the least disturbed one counts."""
         if self._pair is None or self.row.problem:
             return
         with self._problems_noted():
