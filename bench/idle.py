@@ -33,9 +33,8 @@ def measure_idle(
 
 
 def _hold(peer: Peer, workload: Workload, place: Place, effort: Effort) -> IdleRound:
-    with contextlib.ExitStack() as ending:
-        pair = Pair(peer, workload, place, is_damaged=effort.is_damaged, heartbeat=effort.heartbeat)
-        ending.callback(pair.end)
+    made = Pair(peer, workload, place, is_damaged=effort.is_damaged, heartbeat=effort.heartbeat)
+    with contextlib.closing(made) as pair:
         pair.do(_WARM)
         client, server = pair.client.resident_bytes(), pair.server.resident_bytes()
         pair.do(workload.connections)

@@ -119,7 +119,7 @@ class Pair:
             raise SideError(f"{wrong} of {abs(count)} messages are wrong")
         return float(seconds)
 
-    def end(self) -> None:
+    def close(self) -> None:
         """End both processes."""
         self._stack.close()
 

@@ -98,16 +98,17 @@ def draw_targets(results: Results, console: Console) -> bool:
     table = Table(title="targets", title_justify="left")
     table.add_column("target")
     table.add_column("reached", justify="right")
+    table.add_column("min–max", justify="right")
     table.add_column("")
     are_met = True
     for target in TARGETS:
         reached = target.reached(results)
         if reached is None:
-            table.add_row(target.title, _NONE, "not measured")
+            table.add_row(target.title, _NONE, _NONE, "not measured")
             continue
         is_met = target.is_met_by(reached)
         are_met &= is_met
-        table.add_row(target.title, f"{reached:.2f}", "met" if is_met else "missed")
+        table.add_row(target.title, _short(reached.median), _range(reached), "met" if is_met else "missed")
     console.print(table)
     return are_met
 
@@ -123,7 +124,7 @@ def as_json(results: Results) -> dict[str, Any]:
             }
             for name, rows in results.items()
         },
-        "targets": {target.title: target.reached(results) for target in TARGETS},
+        "targets": {target.title: _values(target.reached(results)) for target in TARGETS},
     }
 
 
@@ -138,6 +139,10 @@ def _packages(names: Iterable[str]) -> Iterable[str]:
             yield f"{name} {version(name)}"
         except PackageNotFoundError:
             yield f"no {name}"
+
+
+def _values(reached: Spread | None) -> dict[str, float] | None:
+    return asdict(reached) if reached else None
 
 
 def _short(value: float) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from .peers import Peer
@@ -12,7 +12,7 @@ from .quiet import LIMIT, Others
 from .workloads import Workload
 
 #: How often a round is measured again because others used the machine.
-REPEATS = 3
+REPEATS = 2
 
 #: A count is found by rounds that grow until one takes this share of what a round should.
 _FIRST = 0.1
@@ -58,7 +58,7 @@ class Effort:
     """How much is measured."""
 
     rounds: int = 5
-    seconds: float = 0.25
+    seconds: float = 0.2
     idle_rounds: int = 3
     idle_seconds: float = 4.0
     heartbeat: float = 1.0
@@ -66,41 +66,46 @@ class Effort:
 
 
 class Entrant:
-    """A peer with its processes and what they have done so far."""
+    """A peer, and what it has done so far."""
 
-    def __init__(self, row: Row, workload: Workload, effort: Effort) -> None:
+    def __init__(self, row: Row, workload: Workload, place: Place, effort: Effort) -> None:
         self.row = row
         self._workload = workload
+        self._place = place
         self._effort = effort
-        self._count = 1
-        self._pair: Pair | None = None
-
-    def start(self, place: Place) -> None:
-        """Start both processes, warm them up and find how many messages a round takes."""
-        with self._problems_noted():
-            self._pair = Pair(self.row.peer, self._workload, place, is_damaged=self._effort.is_damaged)
-            # At least a full window, and so many that starting and ending a round costs nothing.
-            self._count = 2 * self._workload.window
-            while (seconds := self._pair.do(self._count)) < self._effort.seconds * _FIRST:
-                self._count *= _GROWTH
-            self._count = max(self._count, round(self._count * self._effort.seconds / seconds))
+        self._count = 0
 
     def do_round(self) -> None:
-        """Do one round. Where others disturb it, again a few times; the least disturbed one counts."""
-        if self._pair is None or self.row.problem:
-            return
-        with self._problems_noted():
-            done = self._round(self._pair)
-            for _ in range(REPEATS):
-                if not done.is_disturbed:
-                    break
-                done = min(done, self._round(self._pair), key=lambda each: each.others)
-            self.row.rounds.append(done)
+        """Do one round. Where others disturb it, again a few times; the least disturbed one counts.
 
-    def end(self) -> None:
-        """End its processes."""
-        if self._pair is not None:
-            self._pair.end()
+        Always in fresh processes: how one of them lies in memory is worth up to a half, for its whole life.
+        """
+        if self.row.problem:
+            return
+        try:
+            pair = Pair(self.row.peer, self._workload, self._place, is_damaged=self._effort.is_damaged)
+            with contextlib.closing(pair):
+                self._warm_up(pair)
+                done = self._round(pair)
+                for _ in range(REPEATS):
+                    if not done.is_disturbed:
+                        break
+                    done = min(done, self._round(pair), key=lambda each: each.others)
+            self.row.rounds.append(done)
+        except SideError as error:
+            self.row.problem = str(error)
+            self.row.is_failed = True
+
+    def _warm_up(self, pair: Pair) -> None:
+        """Warm both processes up; the first time, find out how many messages a round takes."""
+        if self._count:
+            pair.do(max(2 * self._workload.window, round(self._count * _FIRST)))
+            return
+        # At least a full window, and so many that starting and ending a round costs nothing.
+        self._count = 2 * self._workload.window
+        while (seconds := pair.do(self._count)) < self._effort.seconds * _FIRST:
+            self._count *= _GROWTH
+        self._count = max(self._count, round(self._count * self._effort.seconds / seconds))
 
     def _round(self, pair: Pair) -> Round:
         before = pair.cpu_seconds()
@@ -115,26 +120,13 @@ class Entrant:
             others=others.share(sum(after)),
         )
 
-    @contextlib.contextmanager
-    def _problems_noted(self) -> Iterator[None]:
-        try:
-            yield
-        except SideError as error:
-            self.row.problem = str(error)
-            self.row.is_failed = True
-
 
 def measure(
     workload: Workload, rows: Sequence[Row], place: Place, effort: Effort, tell: Callable[[str], None]
 ) -> None:
     """Fill the rows of one workload, except those that have a problem already."""
-    entrants = [Entrant(row, workload, effort) for row in rows if not row.problem]
-    with contextlib.ExitStack() as ending:
+    entrants = [Entrant(row, workload, place, effort) for row in rows]
+    for number in range(effort.rounds):
         for entrant in entrants:
-            tell(f"{workload.title}: {entrant.row.peer.title} starts")
-            ending.callback(entrant.end)
-            entrant.start(place)
-        for number in range(effort.rounds):
-            for entrant in entrants:
-                tell(f"{workload.title}: round {number + 1} of {effort.rounds}, {entrant.row.peer.title}")
-                entrant.do_round()
+            tell(f"{workload.title}: round {number + 1} of {effort.rounds}, {entrant.row.peer.title}")
+            entrant.do_round()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from .figures import ratio, spread
+from .figures import Spread, ratio, spread
 from .peers import REFERENCE
 from .rounds import Row
 from .workloads import CONNECTIONS, ONE_WAY_64, ROUND_TRIP, Workload
@@ -30,21 +30,22 @@ class Target:
         unit = f"× {self.reference}" if self.reference else self.workload.unit
         return f"{self.workload.title}: {self.peer} {bound} {self.limit:g} {unit}"
 
-    def reached(self, results: Results) -> float | None:
+    def reached(self, results: Results) -> Spread | None:
         """Return what was reached, or None if that was not measured."""
         rows = results.get(self.workload.name, {})
         row = rows.get(self.peer)
         if row is None or not row.rounds:
             return None
         if not self.reference:
-            return spread([each.figure for each in row.rounds]).median
+            return spread([each.figure for each in row.rounds])
         reference = rows.get(self.reference)
-        compared = ratio(row, reference) if reference else None
-        return compared.median if compared else None
+        return ratio(row, reference) if reference else None
 
-    def is_met_by(self, reached: float) -> bool:
-        """Return whether that is good enough."""
-        return reached <= self.limit if self.workload.is_less_better else reached >= self.limit
+    def is_met_by(self, reached: Spread) -> bool:
+        """Return whether its median is good enough."""
+        if self.workload.is_less_better:
+            return reached.median <= self.limit
+        return reached.median >= self.limit
 
 
 TARGETS = (
