@@ -27,6 +27,7 @@ class Peer:
     protocol: str = ""
     needs: tuple[str, ...] = ()
     can_hold_many: bool = True
+    has_heartbeats: bool = False
 
     @property
     def missing(self) -> str:
@@ -55,7 +56,7 @@ _OTHERS = (
         title="pyzmq, asyncio",
         module="zmq_awaited",
         needs=("zmq",),
-        can_hold_many=False,
+        has_heartbeats=True,
     ),
     Peer(
         name="pyzmq-blocking",
@@ -67,6 +68,11 @@ _OTHERS = (
 )
 
 
+def default_wire() -> str:
+    """Return which wire `connect` speaks unless told otherwise."""
+    return str(inspect.signature(netasync.connect).parameters["protocol"].default)
+
+
 def _ours(protocol: str) -> tuple[Peer, ...]:
     of_wire = f"-{protocol}" if protocol else ""
     on_wire = f", {protocol} wire" if protocol else ""
@@ -75,12 +81,14 @@ def _ours(protocol: str) -> tuple[Peer, ...]:
             name=f"netasync-asyncio{of_wire}",
             title=f"netasync, asyncio{on_wire}",
             module="ours_awaited",
+            has_heartbeats=True,
             protocol=protocol,
         ),
         Peer(
             name=f"netasync-uvloop{of_wire}",
             title=f"netasync, uvloop{on_wire}",
             module="ours_awaited",
+            has_heartbeats=True,
             loop="uvloop",
             protocol=protocol,
             needs=("uvloop",),
@@ -95,11 +103,6 @@ def _ours(protocol: str) -> tuple[Peer, ...]:
     )
 
 
-def default_wire() -> str:
-    """Return which wire `connect` speaks unless told otherwise."""
-    return str(inspect.signature(netasync.connect).parameters["protocol"].default)
-
-
-def peers() -> tuple[Peer, ...]:
-    """Return everybody; the original's wire has rows of its own where another one is the default."""
-    return _OTHERS + _ours("") + (_ours(_CLASSIC) if default_wire() != _CLASSIC else ())
+def peers(wire: str = default_wire()) -> tuple[Peer, ...]:
+    """Return everybody; the original's wire has rows of its own where `wire`, the default, is another."""
+    return _OTHERS + _ours("") + (_ours(_CLASSIC) if wire != _CLASSIC else ())

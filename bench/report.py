@@ -87,7 +87,7 @@ def _idle_table(workload: Workload, rows: dict[str, Row]) -> Table:
             _short(spread([each.client_kib for each in held]).median),
             _short(spread([each.server_kib for each in held]).median),
             _range(spread([each.figure for each in held])),
-            *(_cpu(row) if row.peer.is_ours else ("no heartbeat", "no heartbeat")),
+            *(_cpu(row) if row.peer.has_heartbeats else ("no heartbeat", "no heartbeat")),
             _disturbed(row),
         )
     return table
@@ -96,7 +96,7 @@ def _idle_table(workload: Workload, rows: dict[str, Row]) -> Table:
 def draw_targets(results: Results, console: Console) -> bool:
     """Print what was to be reached and what was; return whether every measured target was met."""
     table = Table(title="targets", title_justify="left")
-    table.add_column("target")
+    table.add_column("target", no_wrap=True)
     table.add_column("reached", justify="right")
     table.add_column("min–max", justify="right")
     table.add_column("")

@@ -46,7 +46,7 @@ class Workload:
 
 
 ROUND_TRIP = Workload(name="round-trip", title="round trip, 64 B", kind=ECHO)
-ONE_WAY_64 = Workload(name="one-way-64", title="one way, 64 B, each sent by itself", kind=ONE_WAY)
+ONE_WAY_64 = Workload(name="one-way-64", title="one way, 64 B", kind=ONE_WAY)
 ONE_WAY_1K = Workload(name="one-way-1k", title="one way, 1 KiB", kind=ONE_WAY, size=2**10)
 ONE_WAY_1M = Workload(name="one-way-1m", title="one way, 1 MiB", kind=ONE_WAY, size=2**20)
 PIPELINED = Workload(name="pipelined", title="pipelined echo, 64 B, window 100", kind=ECHO, window=100)

@@ -87,9 +87,10 @@ def test_each_peer_has_a_row_in_each_workload(run, workload):
 
 
 def test_both_processes_cost_cpu_time(run):
+    beats = {peer.name: peer.has_heartbeats for peer in peers()}
     for name, rows in run[1]["workloads"].items():
         for peer, row in rows.items():
-            if name == CONNECTIONS.name and not peer.startswith("netasync"):
+            if name == CONNECTIONS.name and not beats[peer]:
                 continue  # it holds its connections without heartbeats: nothing happens
             assert all(each["client_cpu"] > 0 and each["server_cpu"] > 0 for each in row["rounds"])
 
@@ -134,6 +135,14 @@ def test_what_is_not_known_is_refused(arguments):
 
 
 # Its parts
+
+
+def test_the_original_wire_has_rows_of_its_own_where_another_one_is_the_default():
+    assert {peer.protocol for peer in peers("net.async")} == {""}
+    further = [peer for peer in peers("another") if peer.protocol]
+    assert {peer.protocol for peer in further} == {"net.async"}
+    assert len(further) == sum(peer.is_ours for peer in peers("net.async"))
+    assert all("net.async" in peer.name and "net.async" in peer.title for peer in further)
 
 
 class Heard(Framed):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import sys
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from itertools import islice
@@ -39,6 +41,9 @@ def run(setup: Setup, main: Coroutine[Any, Any, None]) -> None:
     else:
         loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
+    if not setup.address:
+        # Nobody orders a server: it hears when the process that measures is gone, and goes too.
+        loop.add_reader(sys.stdin.fileno(), os._exit, 0)
     loop.run_until_complete(main)
 
 
