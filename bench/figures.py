@@ -31,3 +31,13 @@ def ratio(row: Row, reference: Row) -> Spread | None:
     pairs = zip(row.rounds, reference.rounds, strict=False)
     ratios = [mine.figure / theirs.figure for mine, theirs in pairs]
     return spread(ratios) if ratios else None
+
+
+def cpu_ratio(row: Row, reference: Row) -> Spread | None:
+    """Return how much CPU time a row needed beside another, round by round, or None where one has none.
+
+    On one core without others this says the same as the figures; with others it is what can still be trusted.
+    """
+    pairs = zip(row.rounds, reference.rounds, strict=False)
+    ratios = [mine.cpu / theirs.cpu for mine, theirs in pairs]
+    return spread(ratios) if ratios else None

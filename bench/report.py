@@ -99,16 +99,24 @@ def draw_targets(results: Results, console: Console) -> bool:
     table.add_column("target", no_wrap=True)
     table.add_column("reached", justify="right")
     table.add_column("min–max", justify="right")
+    table.add_column("× its CPU", justify="right")
     table.add_column("")
     are_met = True
     for target in TARGETS:
         reached = target.reached(results)
         if reached is None:
-            table.add_row(target.title, _NONE, _NONE, "not measured")
+            table.add_row(target.title, _NONE, _NONE, _NONE, "not measured")
             continue
         is_met = target.is_met_by(reached)
         are_met &= is_met
-        table.add_row(target.title, _short(reached.median), _range(reached), "met" if is_met else "missed")
+        cpu = target.cpu(results)
+        table.add_row(
+            target.title,
+            _short(reached.median),
+            _range(reached),
+            _short(cpu.median) if cpu else _NONE,
+            "met" if is_met else "missed",
+        )
     console.print(table)
     return are_met
 

@@ -30,6 +30,11 @@ class Round:
     others: float
 
     @property
+    def cpu(self) -> float:
+        """CPU seconds of both sides for each message."""
+        return self.client_cpu + self.server_cpu
+
+    @property
     def is_disturbed(self) -> bool:
         """Whether others used too much of the machine meanwhile."""
         return self.others > LIMIT

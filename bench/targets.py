@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from .figures import Spread, ratio, spread
+from .figures import Spread, cpu_ratio, ratio, spread
 from .peers import REFERENCE
 from .rounds import Row
 from .workloads import CONNECTIONS, ONE_WAY_64, ROUND_TRIP, Workload
@@ -40,6 +40,12 @@ class Target:
             return spread([each.figure for each in row.rounds])
         reference = rows.get(self.reference)
         return ratio(row, reference) if reference else None
+
+    def cpu(self, results: Results) -> Spread | None:
+        """Return the CPU time per message as a multiple of the reference's, if both were measured."""
+        rows = results.get(self.workload.name, {})
+        row, reference = rows.get(self.peer), rows.get(self.reference)
+        return cpu_ratio(row, reference) if row and reference else None
 
     def is_met_by(self, reached: Spread) -> bool:
         """Return whether its median is good enough."""

@@ -30,7 +30,7 @@ def _package():
 
 
 _package()
-from bench.figures import Spread, ratio  # noqa: E402
+from bench.figures import Spread, cpu_ratio, ratio  # noqa: E402
 from bench.messages import Messages  # noqa: E402
 from bench.peers import Peer, peers  # noqa: E402
 from bench.processes import Side, SideError  # noqa: E402
@@ -194,6 +194,7 @@ def test_a_ratio_compares_what_was_done_at_the_same_time():
     compared = ratio(filled(1, 10, 1.2), filled(2, 20, 2))
     assert (compared.median, compared.least, compared.most) == (0.5, 0.5, 0.6)
     assert ratio(filled(1), filled()) is None
+    assert cpu_ratio(filled(1, 10), filled(2, 20)) == Spread(1, 1, 1)
 
 
 def test_a_target_knows_which_way_is_better():
