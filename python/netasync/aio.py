@@ -98,6 +98,7 @@ def listen(
     nodelay: bool = True,
     cork: bool = True,
     accept_buffer: Buffer | int = 128,
+    max_connections: int | None = None,
 ) -> Listener:
     """Bind and listen.
 
@@ -116,7 +117,12 @@ def listen(
         runtime: as in `connect`.
         nodelay: as in `connect`.
         cork: as in `connect`.
-        accept_buffer: how many connections may wait to be accepted; further dials wait in the system.
+        accept_buffer: how many connections may wait to be accepted; a number is `Buffer.fixed` of it. With
+            that, further dials wait. `Buffer.dropping` refuses them, and `Buffer.sliding` ends the connection
+            that waits longest to make room, both with `BUSY` and counted (`ListenerStats.refused`). Only
+            the buffer's count matters.
+        max_connections: how many connections may live at once, those that wait to be accepted included;
+            further dials are refused with `BUSY`, and counted. None is no limit.
 
     Raises:
         OSError: the address is taken, or is none of this machine.

@@ -13,6 +13,7 @@ use tokio::sync::Notify;
 use super::clock;
 use super::driver::{Driver, LoopDriver, Reading};
 use super::net::Socket;
+use super::seats::Seat;
 use super::wake::{Bell, WaitList, Waker};
 use crate::proto::account::Stats;
 use crate::proto::endpoint::{Facts, Input, Role, State};
@@ -107,6 +108,8 @@ pub struct Link {
     pub(super) is_corked: AtomicBool,
     /// The life is in a phase that moves on when everything was written or taken.
     is_ending: AtomicBool,
+    /// Its place among the connections of its listener, until it has ended.
+    seat: Mutex<Option<Seat>>,
 }
 
 impl Link {
@@ -151,6 +154,7 @@ impl Link {
             is_bursting: AtomicBool::new(false),
             is_corked: AtomicBool::new(false),
             is_ending: AtomicBool::new(false),
+            seat: Mutex::default(),
         })
     }
 
@@ -176,6 +180,15 @@ impl Link {
         rx.receiver.account(&mut stats);
         tx.sender.account(&mut stats);
         stats
+    }
+
+    /// It counts among the connections of a listener, until it has ended or nobody holds it.
+    pub(super) fn sit(&self, seat: Seat) {
+        *self.seat.lock() = Some(seat);
+    }
+
+    pub(super) fn give_up_seat(&self) {
+        self.seat.lock().take();
     }
 
     /// Closes: accepts nothing more, delivers what was accepted, drops what was not taken.
@@ -326,6 +339,9 @@ impl Link {
         }
         next.links = status.links + u64::from(next.connected.is_some());
         next.last_connected = next.connected.clone().or_else(|| status.last_connected.take());
+        if next.closed.is_some() {
+            self.give_up_seat();
+        }
         *status = next;
     }
 

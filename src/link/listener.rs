@@ -14,7 +14,9 @@ use super::dial::Dialed;
 use super::handle::{Handle, WeakHandle};
 use super::net::{Acceptor, Bound};
 use super::runtime::Runtime;
+use super::seats::Seats;
 use super::wake::{Bell, WaitList, Waker};
+use crate::proto::accepting::{Accepting, Admission};
 use crate::proto::endpoint::State;
 use crate::proto::events::{Closed, Reason};
 use crate::proto::options::Options;
@@ -25,7 +27,8 @@ const EXHAUSTED_REST: Duration = Duration::from_millis(100);
 pub struct Listener {
     address: SocketAddr,
     options: Options,
-    capacity: usize,
+    accepting: Accepting,
+    seats: Seats,
     queue: Mutex<Queue>,
     /// For the accepting task: there may be room, or the end.
     news: Notify,
@@ -39,6 +42,7 @@ struct Queue {
     accepters: WaitList,
     connections: HashMap<u64, WeakHandle>,
     accepted: u64,
+    refused: u64,
     /// Why it stopped.
     end: Option<Reason>,
     is_port_free: bool,
@@ -61,12 +65,13 @@ pub struct ListenerStats {
 }
 
 impl Listener {
-    pub fn new(address: SocketAddr, options: Options, capacity: usize) -> Arc<Self> {
+    pub fn new(address: SocketAddr, options: Options, accepting: Accepting) -> Arc<Self> {
         let queue = Queue {
             waiting: VecDeque::new(),
             accepters: WaitList::default(),
             connections: HashMap::new(),
             accepted: 0,
+            refused: 0,
             end: None,
             is_port_free: false,
         };
@@ -74,7 +79,8 @@ impl Listener {
         Arc::new(Self {
             address,
             options,
-            capacity,
+            accepting,
+            seats: Seats::default(),
             queue: Mutex::new(queue),
             news: Notify::new(),
             closed: Bell::default(),
@@ -164,7 +170,7 @@ impl Listener {
         ListenerStats {
             accepted: queue.accepted,
             waiting: u64::try_from(queue.waiting.len()).unwrap_or(u64::MAX),
-            refused: 0,
+            refused: queue.refused,
             connections: u64::try_from(connections.len()).unwrap_or(u64::MAX),
         }
     }
@@ -178,19 +184,16 @@ impl Listener {
     }
 
     async fn accept_until_closed(&self, runtime: &Arc<Runtime>, acceptor: Acceptor) {
-        loop {
-            let (is_closed, has_room) = {
-                let queue = self.queue.lock();
-                (queue.end.is_some(), queue.waiting.len() < self.capacity)
-            };
-            if is_closed {
-                return;
-            }
+        // Taken from the system while there was room, and none was left for it.
+        let mut kept: Option<Dialed> = None;
+        while !self.is_closing() {
+            kept = kept.and_then(|dialed| self.admit(runtime, dialed));
+            let may_accept = kept.is_none() && self.admission(&self.queue.lock()) != Admission::Wait;
             tokio::select! {
                 biased;
                 () = self.news.notified() => {}
-                accepted = acceptor.accept(&self.options), if has_room => match accepted {
-                    Ok((socket, peer)) => self.enqueue(runtime, Dialed { socket, peer: peer.to_string() }),
+                accepted = acceptor.accept(&self.options), if may_accept => match accepted {
+                    Ok((socket, peer)) => kept = self.admit(runtime, Dialed { socket, peer: peer.to_string() }),
                     Err(error) if is_exhausted(&error) => clock::rest(EXHAUSTED_REST).await,
                     // That one connection was gone before it was accepted.
                     Err(_) => {}
@@ -199,22 +202,48 @@ impl Listener {
         }
     }
 
-    fn enqueue(&self, runtime: &Arc<Runtime>, dialed: Dialed) {
-        let handle = Handle::new(runtime.accepted(dialed, self.options.clone()));
+    /// What becomes of the next dial.
+    fn admission(&self, queue: &Queue) -> Admission {
+        self.accepting.admit(queue.waiting.len(), self.seats.taken())
+    }
+
+    /// Lets a dial in, or refuses it: this wire has no word for that, so its link just ends. Returns one
+    /// that has to wait.
+    fn admit(&self, runtime: &Arc<Runtime>, dialed: Dialed) -> Option<Dialed> {
         let mut queue = self.queue.lock();
-        if let Some(reason) = queue.end {
-            drop(queue);
-            return handle.link.close(reason);
+        let admission = self.admission(&queue);
+        match admission {
+            _ if queue.end.is_some() => return None,
+            Admission::Wait => return Some(dialed),
+            Admission::Refuse => {
+                queue.refused += 1;
+                return None;
+            }
+            Admission::Enter | Admission::Replace => {}
         }
-        queue.forget_dropped();
-        queue.accepted += 1;
-        queue.connections.insert(handle.link.id(), Arc::downgrade(&handle));
-        queue.waiting.push_back(handle);
-        queue.accepters.wake(1);
+        let oldest = if admission == Admission::Replace { queue.waiting.pop_front() } else { None };
+        queue.refused += u64::from(oldest.is_some());
+        let handle = Handle::new(runtime.accepted(dialed, self.options.clone()));
+        handle.link.sit(self.seats.take());
+        queue.enter(handle);
+        drop(queue);
+        if let Some(oldest) = oldest {
+            // Not closed, which takes its time: a flood of dials would hold as many sockets as come in it.
+            oldest.link.abort(Reason::Busy);
+        }
+        None
     }
 }
 
 impl Queue {
+    fn enter(&mut self, handle: Arc<Handle>) {
+        self.forget_dropped();
+        self.accepted += 1;
+        self.connections.insert(handle.link.id(), Arc::downgrade(&handle));
+        self.waiting.push_back(handle);
+        self.accepters.wake(1);
+    }
+
     /// Wakes as many as can find something.
     fn wake(&mut self) {
         let count = if self.end.is_some() { usize::MAX } else { self.waiting.len() };

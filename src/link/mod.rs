@@ -12,6 +12,7 @@ pub mod listener;
 pub mod net;
 pub mod read;
 pub mod runtime;
+pub mod seats;
 pub mod select;
 pub mod supervisor;
 pub mod target;

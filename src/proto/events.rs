@@ -16,6 +16,7 @@ pub enum Reason {
     Unreachable,
     NameNotFound,
     OpenTimeout,
+    Busy,
     Eof,
     Truncated,
     Reset,
@@ -32,11 +33,12 @@ pub enum Reason {
 }
 
 impl Reason {
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::Refused,
         Self::Unreachable,
         Self::NameNotFound,
         Self::OpenTimeout,
+        Self::Busy,
         Self::Eof,
         Self::Truncated,
         Self::Reset,
@@ -59,6 +61,7 @@ impl Reason {
             Self::Unreachable => "UNREACHABLE",
             Self::NameNotFound => "NAME_NOT_FOUND",
             Self::OpenTimeout => "OPEN_TIMEOUT",
+            Self::Busy => "BUSY",
             Self::Eof => "EOF",
             Self::Truncated => "TRUNCATED",
             Self::Reset => "RESET",

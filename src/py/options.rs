@@ -14,6 +14,7 @@ use crate::link::handle::Handle;
 use crate::link::listener::Listener;
 use crate::link::net;
 use crate::link::target::{self, Target};
+use crate::proto::accepting::Accepting;
 use crate::proto::events::Reason;
 use crate::proto::options::{self as knobs, Jitter, Policy, Retry, Settings};
 
@@ -193,14 +194,14 @@ pub fn connect(py: Python<'_>, target: &Bound<'_, PyAny>, options: &Bound<'_, Py
 #[pyfunction]
 pub fn listen(py: Python<'_>, target: &Bound<'_, PyAny>, options: &Bound<'_, PyDict>) -> PyResult<Py<PyAny>> {
     let address = listen_target(target)?;
-    let capacity = accept_buffer(&required(options, "accept_buffer")?)?;
+    let accepting = accepting(options)?;
     let checked = settings(options)?.check()?;
     let runtime = runtime_of(optional(options, "runtime")?.as_ref())?;
     if runtime.is_shut_down() {
         return Err(shut_down_error(py));
     }
     let socket = net::bind(address).map_err(|error| bind_error(&error, &address.to_string()))?;
-    let listener = Listener::new(socket.address()?, checked, capacity);
+    let listener = Listener::new(socket.address()?, checked, accepting);
     py.detach(|| runtime.listen(socket, &listener)).map_err(|_| shut_down_error(py))?;
     listening::face(py, ListenerCore::new(listener), Face::Task)
 }
@@ -231,6 +232,7 @@ pub fn defaults<'py>(py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
     table.set_item("reconnect", backoff)?;
     table.set_item("local_address", py.None())?;
     table.set_item("accept_buffer", knobs::ACCEPT_BUFFER)?;
+    table.set_item("max_connections", py.None())?;
     table.set_item("shutdown_timeout", knobs::SHUTDOWN_TIMEOUT)?;
     Ok(table)
 }
@@ -297,12 +299,10 @@ fn host_and_port(target: &Bound<'_, PyAny>, rule: &str) -> PyResult<(String, i64
     Ok((host.to_cow()?.into_owned(), integer(&port, "port")?))
 }
 
-fn accept_buffer(value: &Bound<'_, PyAny>) -> PyResult<usize> {
-    let buffer = buffer(value, "accept_buffer")?;
-    if buffer.is_lossy() {
-        return Err(PyValueError::new_err("accept_buffer must be a number or Buffer.fixed(…)"));
-    }
-    Ok(buffer.count)
+fn accepting(options: &Bound<'_, PyDict>) -> PyResult<Accepting> {
+    let most = optional(options, "max_connections")?;
+    let most = most.map(|value| integer(&value, "max_connections")).transpose()?;
+    Ok(Accepting::new(buffer(&required(options, "accept_buffer")?, "accept_buffer")?, most)?)
 }
 
 fn buffer(value: &Bound<'_, PyAny>, name: &str) -> PyResult<knobs::Buffer> {
