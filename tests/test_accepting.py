@@ -247,8 +247,7 @@ async def test_a_dial_that_waits_is_let_in_when_there_is_room_and_not_lost(world
     await world.up(accepted)
     waits = await dial(world, listener)  # two live: a further one is refused
     assert await is_hung_up_on(world, await dial(world, listener))
-    aio(accepted).abort()  # one lives, and it fills the buffer: a further one waits
-    late = await world.raw_dial(listener.address)
+    late = await dial_that_is_kept(world, listener, accepted)
     late.send(b"waited")
     assert (await world.up(await world.accept(listener))).peer == waits.address
     conn = await world.accept(listener)
@@ -257,15 +256,28 @@ async def test_a_dial_that_waits_is_let_in_when_there_is_room_and_not_lost(world
     await settles(world, listener, (3, 0, 1, 2))
 
 
+async def dial_that_is_kept(world, listener, accepted):
+    """Make a full buffer all that keeps a dial out, and dial; the listener has taken it from the system."""
+    sockets = open_sockets()
+    aio(accepted).abort()
+    await world.eventually(lambda: open_sockets() == sockets - 1, "the one that ended gave its socket back")
+    peer = await world.raw_dial(listener.address)
+    await world.eventually(lambda: open_sockets() == sockets + 1, "both ends of the dial are here")
+    return peer
+
+
+def open_sockets():
+    return sum(what.startswith("socket:") for what in open_descriptors().values())
+
+
 async def test_a_dial_that_waits_ends_with_its_listener(world):
     listener = world.listen(0, accept_buffer=1, max_connections=2)
     await dial(world, listener)
     accepted = await world.accept(listener)
     await world.up(accepted)
     await dial(world, listener)
-    await dial(world, listener)
-    aio(accepted).abort()
-    late = await world.raw_dial(listener.address)
+    assert await is_hung_up_on(world, await dial(world, listener))
+    late = await dial_that_is_kept(world, listener, accepted)
     await world.close(listener)
     assert await is_hung_up_on(world, late)
 
