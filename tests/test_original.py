@@ -269,6 +269,15 @@ async def test_accept_buffer_says_how_many_connections_may_wait_to_be_accepted(w
         assert await world.recv(served) == b"hello"
 
 
+@pytest.mark.parametrize("policy", [Buffer.dropping, Buffer.sliding], ids=["dropping", "sliding"])
+async def test_a_lossy_accept_buffer_refuses_the_newest_or_ends_the_oldest(world, policy):
+    listener = world.listen(0, accept_buffer=policy(2))
+    peers = [await world.raw_dial(listener.address) for _ in range(3)]
+    await world.eventually(lambda: listener.stats().refused == 1 and listener.stats().waiting == 2)
+    kept = peers[:2] if policy == Buffer.dropping else peers[1:]
+    assert [(await world.up(await world.accept(listener))).peer for _ in kept] == [p.address for p in kept]
+
+
 # :read-chan-fn, :write-chan-fn
 
 
@@ -320,3 +329,28 @@ async def test_both_faces_are_one_connection(world):
     assert aio(blocking(listener)) is aio(listener)
     await world.send(client, b"either way")
     assert await world.recv(served) == b"either way"
+
+
+# alts!, alts!! over channels
+
+
+async def test_select_takes_one_item_from_the_first_channel_that_has_one(world):
+    listener = world.listen(0)
+    peers = [await world.raw_dial(listener.address) for _ in range(2)]
+    conns = [await world.accept(listener) for _ in peers]
+    chans = [conn.read_chan for conn in conns]
+    for conn in conns:
+        await world.up(conn)
+    waiting = world.spawn(world.select(*chans, listener.accept_chan))
+    await world.settle(waiting)
+    peers[1].send(b"first")
+    chan, item = await world.join(waiting)
+    assert chan is chans[1]
+    assert item == b"first"
+
+    dialled = await world.raw_dial(listener.address)
+    chan, conn = await world.select(*chans, listener.accept_chan)
+    assert chan == listener.accept_chan
+    assert conn.peer == dialled.address
+    with pytest.raises(TimeoutError):
+        await world.select(*chans, listener.accept_chan, timeout=0.05)

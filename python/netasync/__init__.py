@@ -12,6 +12,7 @@ from ._native import Backoff, Buffer, flush_at_exit
 from .aio import Connection, Listener, Runtime, connect, listen
 from .channels import AcceptChannel, ReadChannel, WriteChannel
 from .errors import BufferEmpty, BufferFull, ClosedError, MessageTooLarge, NetasyncError
+from .selecting import select
 from .values import Closed, Connected, Disconnected, Event, Item, ListenerStats, Reason, State, Stats
 
 __all__ = [
@@ -40,6 +41,7 @@ __all__ = [
     "blocking",
     "connect",
     "listen",
+    "select",
 ]
 
 # What was accepted is written for at most 250 ms; then the process ends, whatever is still connected.

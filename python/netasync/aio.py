@@ -92,12 +92,13 @@ def listen(
     max_size: int = 16 * 2**20,
     read_buffer: Buffer | int = Buffer.fixed(65536),
     write_buffer: Buffer | int = Buffer.fixed(65536),
-    protocol: Literal["netasync", "net.async"] = "netasync",
+    protocol: Literal["netasync", "net.async", "auto"] = "netasync",
     name: str | None = None,
     runtime: Runtime | None = None,
     nodelay: bool = True,
     cork: bool = True,
     accept_buffer: Buffer | int = 128,
+    max_connections: int | None = None,
 ) -> Listener:
     """Bind and listen.
 
@@ -111,12 +112,17 @@ def listen(
         max_size: as in `connect`.
         read_buffer: as in `connect`; each accepted connection has its own.
         write_buffer: as in `connect`; each accepted connection has its own.
-        protocol: as in `connect`.
+        protocol: as in `connect`; with `"auto"` each connection speaks what its dialler speaks.
         name: as in `connect`.
         runtime: as in `connect`.
         nodelay: as in `connect`.
         cork: as in `connect`.
-        accept_buffer: how many connections may wait to be accepted; further dials wait in the system.
+        accept_buffer: how many connections may wait to be accepted; a number is `Buffer.fixed` of it. With
+            that, further dials wait. `Buffer.dropping` refuses them, and `Buffer.sliding` ends the connection
+            that waits longest to make room, both with `BUSY` and counted (`ListenerStats.refused`). Only
+            the buffer's count matters.
+        max_connections: how many connections may live at once, those that wait to be accepted included;
+            further dials are refused with `BUSY`, and counted. None is no limit.
 
     Raises:
         OSError: the address is taken, or is none of this machine.

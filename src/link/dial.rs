@@ -33,6 +33,13 @@ pub struct Dialed {
     pub rest: Vec<u8>,
 }
 
+impl Dialed {
+    /// A link of the original's wire, which has no greeting.
+    pub(super) fn bare(socket: Arc<Socket>, peer: String, rest: Vec<u8>) -> Self {
+        Self { socket, peer, greeted: None, rest }
+    }
+}
+
 pub(super) fn dial(route: Route, link: Arc<Link>) -> Dialling {
     Box::pin(async move {
         let limit = link.options().open_timeout;
@@ -66,7 +73,7 @@ async fn open(address: SocketAddr, route: &Route, link: &Link, open_by: Moment) 
     let socket = net::dial(address, route.local, link.options()).await.map_err(|error| dial_failure(&error))?;
     let (socket, peer) = (Arc::new(socket), address.to_string());
     if !link.is_native() {
-        return Ok(Dialed { socket, peer, greeted: None, rest: Vec::new() });
+        return Ok(Dialed::bare(socket, peer, Vec::new()));
     }
     let (greeted, rest) = greeting::ask(&socket, link, open_by).await?;
     Ok(Dialed { socket, peer, greeted: Some(greeted), rest })

@@ -23,6 +23,7 @@ impl Handle {
 
 impl Drop for Handle {
     fn drop(&mut self) {
+        self.link.give_up_seat();
         self.link.close(Reason::ClosedHere);
     }
 }

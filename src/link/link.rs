@@ -15,6 +15,7 @@ use super::clock;
 use super::dial::Dialed;
 use super::driver::{Driver, LoopDriver, Reading};
 use super::net::Socket;
+use super::seats::Seat;
 use super::wake::{Bell, WaitList, Waker};
 use crate::proto::Moment;
 use crate::proto::account::Stats;
@@ -129,6 +130,8 @@ pub struct Link {
     pub(super) is_corked: AtomicBool,
     /// The life is in a phase that moves on when everything was written or taken.
     is_ending: AtomicBool,
+    /// Its place among the connections of its listener, until it has ended.
+    seat: Mutex<Option<Seat>>,
 }
 
 impl Link {
@@ -183,6 +186,7 @@ impl Link {
             is_bursting: AtomicBool::new(false),
             is_corked: AtomicBool::new(false),
             is_ending: AtomicBool::new(false),
+            seat: Mutex::default(),
         })
     }
 
@@ -254,6 +258,15 @@ impl Link {
         stats
     }
 
+    /// It counts among the connections of a listener, until it has ended or nobody holds it.
+    pub(super) fn sit(&self, seat: Seat) {
+        *self.seat.lock() = Some(seat);
+    }
+
+    pub(super) fn give_up_seat(&self) {
+        self.seat.lock().take();
+    }
+
     /// Closes: accepts nothing more, delivers what was accepted, drops what was not taken.
     /// Returns at once; on a handle that has ended nothing happens.
     pub fn close(&self, reason: Reason) {
@@ -264,7 +277,8 @@ impl Link {
     pub fn abort(&self, reason: Reason) {
         self.tx().is_aborted = true;
         self.stop(Input::Abort(reason));
-        self.blame(&Goodbye { code: close::ABORTED, words: String::new() });
+        let code = if reason == Reason::Busy { close::BUSY } else { close::ABORTED };
+        self.blame(&Goodbye { code, words: String::new() });
         self.hang_up();
         self.end(reason);
     }
@@ -430,6 +444,9 @@ impl Link {
         next.links = status.links + u64::from(next.connected.is_some());
         next.last_connected = next.connected.clone().or_else(|| status.last_connected.take());
         next.session = next.session.or_else(|| status.session.take());
+        if next.closed.is_some() {
+            self.give_up_seat();
+        }
         *status = next;
     }
 

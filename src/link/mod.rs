@@ -14,6 +14,8 @@ pub mod net;
 pub mod read;
 mod reception;
 pub mod runtime;
+pub mod seats;
+pub mod select;
 pub mod supervisor;
 pub mod target;
 pub mod wake;

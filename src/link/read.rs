@@ -37,6 +37,12 @@ pub enum Read {
     Closed,
 }
 
+/// How a thread waits for one connection.
+pub(super) struct Place {
+    /// It polls this and reads for all of them; without it, it is woken.
+    pub(super) socket: Option<Arc<Socket>>,
+}
+
 /// A thread that waits in a blocking call.
 pub struct Park {
     signal: Signal,
@@ -59,6 +65,15 @@ impl Park {
             self.signal.clear();
         }
         ready.socket
+    }
+
+    /// The same over several sockets to be read; returns for each whether it is ready.
+    pub(super) fn wait_for_any(&self, sockets: &[&Socket], limit: Option<Duration>) -> Vec<bool> {
+        let (is_signalled, ready) = net::wait_for_any(&self.signal, sockets, limit);
+        if is_signalled {
+            self.signal.clear();
+        }
+        ready
     }
 }
 
@@ -127,18 +142,30 @@ impl Link {
     /// reads for all of them; when it leaves, it hands that on.
     pub fn wait_in_thread(&self, park: &Arc<Park>, limit: Option<Duration>) {
         let waker: Waker = Arc::clone(park) as Waker;
+        let Some(place) = self.begin_waiting(&waker) else { return };
+        let socket = place.socket.as_deref().map(|socket| (socket, Interest::Read));
+        let is_ready = park.wait_for(socket, limit);
+        self.end_waiting(&waker, &place, is_ready);
+    }
+
+    /// The thread behind `waker` is about to wait. None when something is there after all.
+    pub(super) fn begin_waiting(&self, waker: &Waker) -> Option<Place> {
         let mut rx = self.rx();
         if rx.receiver.ready() > 0 {
-            return;
+            return None;
         }
         let replaced = rx.reading.enter_thread(clock::now());
         self.replace_driver(&mut rx, replaced);
-        let socket = self.lead(&mut rx, &waker);
+        let socket = self.lead(&mut rx, waker);
         if socket.is_none() {
-            rx.readers.add(Arc::clone(&waker));
+            rx.readers.add(Arc::clone(waker));
         }
-        drop(rx);
-        let is_ready = park.wait_for(socket.as_deref().map(|socket| (socket, Interest::Read)), limit);
+        Some(Place { socket })
+    }
+
+    /// It has waited: reads if that was its part, and hands that on. `is_ready` says that the socket of
+    /// its place is.
+    pub(super) fn end_waiting(&self, waker: &Waker, Place { socket }: &Place, is_ready: bool) {
         let mut rx = self.rx();
         let has_led = socket.is_some();
         if has_led {
@@ -147,7 +174,7 @@ impl Link {
                 self.read(&mut rx);
             }
         } else {
-            rx.readers.remove(&waker);
+            rx.readers.remove(waker);
         }
         // One of those that follow leads now; where nobody can, waking would only go round in circles.
         if has_led || self.can_lead(&rx) {

@@ -4,6 +4,7 @@
 #![deny(clippy::indexing_slicing, clippy::as_conversions)]
 #![cfg_attr(test, allow(clippy::indexing_slicing, clippy::as_conversions, clippy::unwrap_used))]
 
+pub mod accepting;
 pub mod account;
 pub mod backoff;
 pub mod classic;

@@ -28,7 +28,7 @@ pub struct Connection {
 }
 
 impl Connection {
-    fn link(&self) -> &Arc<Link> {
+    pub fn link(&self) -> &Arc<Link> {
         &self.handle.link
     }
 

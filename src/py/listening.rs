@@ -84,7 +84,7 @@ pub struct Listener {
 }
 
 impl Listener {
-    fn listener(&self) -> Arc<listener::Listener> {
+    pub fn listener(&self) -> Arc<listener::Listener> {
         Arc::clone(&self.shared.listener)
     }
 

@@ -14,6 +14,7 @@ use super::bridge::Bridge;
 use super::convert::{Kept, Payload};
 use super::events;
 use super::face::{Face, face};
+use super::select::Select;
 use crate::link::clock;
 use crate::link::driver::LoopDriver;
 use crate::link::link::Link;
@@ -50,6 +51,7 @@ pub enum Operation {
     Connected(Arc<Link>, u64),
     Closed(Arc<Link>),
     Accept(Arc<Listener>, Face),
+    Select(Select),
     ListenerClosed(Arc<Listener>),
     ShutDown(Arc<Runtime>),
 }
@@ -114,6 +116,7 @@ impl Operation {
             Self::Connected(link, links) => connected(py, link, *links)?,
             Self::Closed(link) => end(py, link.status().closed.as_ref())?,
             Self::Accept(listener, kind) => accept(py, listener, *kind)?,
+            Self::Select(select) => select.poll(py)?,
             Self::ListenerClosed(listener) => end(py, listener.end().as_ref())?,
             Self::ShutDown(runtime) => runtime.is_done().then(|| py.None()),
         };
@@ -142,6 +145,7 @@ impl Operation {
             }
             Self::Finish(link, _, until) => link.wait_confirmed(*until, waker),
             Self::Accept(listener, _) => listener.wait(waker),
+            Self::Select(select) => select.arm(py, bridge, waker)?,
             Self::Connected(..) | Self::Closed(_) | Self::ListenerClosed(_) | Self::ShutDown(_) => self.ring_for(waker),
         })
     }
@@ -155,6 +159,7 @@ impl Operation {
             | Self::Flush(link, _)
             | Self::Finish(link, ..) => link.leave_room(waker),
             Self::Accept(listener, _) => listener.leave(waker),
+            Self::Select(select) => select.disarm(waker),
             Self::Connected(..) | Self::Closed(_) | Self::ListenerClosed(_) | Self::ShutDown(_) => {
                 if let Some(bell) = self.bell() {
                     bell.remove(waker);
@@ -163,11 +168,20 @@ impl Operation {
         }
     }
 
+    /// The try after a wake was not in vain. One that waited in several places leaves all of them: the
+    /// others may have woken it too.
+    pub fn settle(&self, waker: &Waker) {
+        if let Self::Select(select) = self {
+            select.disarm(waker);
+        }
+    }
+
     /// A thread waits, detached, until another try may not be in vain.
     pub fn wait(&self, park: &Arc<Park>, limit: Option<Duration>) {
         let waker: Waker = Arc::clone(park) as Waker;
         match self {
             Self::Recv(link) | Self::RecvMany(link, _) => return link.wait_in_thread(park, limit),
+            Self::Select(select) => return select.wait(park, limit),
             Self::Send(link, _) | Self::SendMany(SendMany { link, .. }) => {
                 if !link.wait_room(&waker) {
                     return;

@@ -178,6 +178,13 @@ class World:
             self.note(conn, item)
         return items
 
+    async def select(self, *chans: Any, timeout: float | None = None) -> tuple[Any, Any]:
+        """The first of these that has something, and what that is."""
+        chan, item = await self.face.select(*chans, timeout=timeout)
+        if isinstance(item, netasync.Connection | netasync.blocking.Connection):
+            return chan, self.watch(item, dialler=False)
+        return chan, self.note(getattr(chan, "_source", chan), item)
+
     async def take(self, conn: Any, count: int) -> list[Any]:
         """The next `count` items, one `recv` each."""
         return [await self.recv(conn) for _ in range(count)]
