@@ -66,11 +66,12 @@ LIVELY = """
             for call in (
                 clients[0].recv(), clients[0].recv(), clients[1].recv_many(5), clients[2].wait_closed(),
                 listener.accept(), alone.send(b"waits for room"), alone.flush(), alone.wait_connected(),
+                netasync.select(clients[2], listener, timeout=600),
             )
         ]
         def in_a_thread():
             try:
-                clients[3].blocking.recv()
+                netasync.blocking.select(clients[3], clients[2])
             except netasync.NetasyncError:
                 pass
         threading.Thread(target=in_a_thread, daemon=True).start()
