@@ -23,7 +23,8 @@ fn limits() -> impl Strategy<Value = Buffer> {
 }
 
 fn options(buffer: Buffer) -> Options {
-    let settings = Settings { read_buffer: buffer, write_buffer: buffer, protocol: Protocol::Classic, ..Settings::default() };
+    let settings =
+        Settings { read_buffer: buffer, write_buffer: buffer, protocol: Protocol::Classic, ..Settings::default() };
     settings.check().unwrap()
 }
 

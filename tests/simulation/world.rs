@@ -229,8 +229,7 @@ impl World {
         if self.setup.options[0].protocol == Protocol::Native {
             self.dialler.greetings += 1;
             let credit = self.dialler.receiver.first_credit();
-            self.dialler.asked =
-                Some(Asked::new(&self.dialler.options, self.dialler.greetings, credit, wire, limit));
+            self.dialler.asked = Some(Asked::new(&self.dialler.options, self.dialler.greetings, credit, wire, limit));
             return;
         }
         let dialed = Dialed { wire, side: 0, greeted: None };
