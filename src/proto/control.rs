@@ -164,6 +164,9 @@ impl Control {
 
     /// Whether frames wait that no message has to go out with.
     pub fn is_urgent(&self, messages: Messages) -> bool {
+        if self.has_begun_close() {
+            return !self.rest.is_empty();
+        }
         let waits = self.has_ack || self.has_ping || self.has_pong.is_some();
         waits || !self.rest.is_empty() || (self.has_ask && messages.are_all) || self.closes_behind(messages)
     }
@@ -378,6 +381,8 @@ mod tests {
         assert_eq!(write_all(&mut control, SOME, 0), [vec![], vec![wire::ACK, wire::CLOSE]]);
         assert!(control.has_closed());
         control.ping();
+        control.pong(1);
+        assert!(!control.is_urgent(SOME), "nothing follows, so nothing is to be done");
         assert_eq!(write_all(&mut control, SOME, 0), [vec![], vec![]]);
         let mut answering = begun();
         write_all(&mut answering, NONE, 0);

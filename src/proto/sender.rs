@@ -289,8 +289,9 @@ impl Sender {
         self.outbox.gone() >= mark
     }
 
+    /// When something must be said. Who has said goodbye says nothing more.
     pub fn heartbeat_deadline(&self) -> Moment {
-        self.speaking.deadline()
+        if self.control.has_begun_close() { Moment::MAX } else { self.speaking.deadline() }
     }
 
     pub fn trim(&mut self) {
