@@ -65,7 +65,15 @@ enum Piece {
     Ping,
     Ack,
     Ask,
+    /// Directly behind an ACK, in one piece: what took the one takes the other.
     Close,
+}
+
+impl Piece {
+    /// Whether it carries the numbers.
+    fn tells(self) -> bool {
+        self != Self::Ask
+    }
 }
 
 /// The messages of the write that is being drafted.
@@ -156,6 +164,9 @@ impl Control {
 
     /// Whether frames wait that no message has to go out with.
     pub fn is_urgent(&self, messages: Messages) -> bool {
+        if self.has_begun_close() {
+            return !self.rest.is_empty();
+        }
         let waits = self.has_ack || self.has_ping || self.has_pong.is_some();
         waits || !self.rest.is_empty() || (self.has_ask && messages.are_all) || self.closes_behind(messages)
     }
@@ -186,10 +197,9 @@ impl Control {
             self.put(Piece::Ask, numbers);
         }
         if self.closes_behind(messages) {
-            self.put(Piece::Ack, numbers);
             self.put(Piece::Close, numbers);
         }
-        if self.pieces.iter().any(|(piece, _)| matches!(piece, Piece::Ack | Piece::Ping | Piece::Pong)) {
+        if self.pieces.iter().any(|(piece, _)| piece.tells()) {
             self.announced = numbers;
         }
     }
@@ -253,7 +263,7 @@ impl Control {
                 }
             }
         }
-        if matches!(piece, Piece::Pong | Piece::Ping | Piece::Ack) {
+        if piece.tells() {
             self.has_ack = false;
         }
     }
@@ -280,6 +290,7 @@ impl Control {
             Piece::Ask => wire::encode_ask(&mut self.draft),
             Piece::Close => {
                 let Some(closing) = &self.close else { return };
+                wire::encode_ack(numbers, &mut self.draft);
                 wire::encode_close(&closing.goodbye, &mut self.draft);
             }
         }
@@ -370,11 +381,29 @@ mod tests {
         assert_eq!(write_all(&mut control, SOME, 0), [vec![], vec![wire::ACK, wire::CLOSE]]);
         assert!(control.has_closed());
         control.ping();
+        control.pong(1);
+        assert!(!control.is_urgent(SOME), "nothing follows, so nothing is to be done");
         assert_eq!(write_all(&mut control, SOME, 0), [vec![], vec![]]);
         let mut answering = begun();
         write_all(&mut answering, NONE, 0);
         answering.close(done(), After::WhatMayBegin);
         assert_eq!(write_all(&mut answering, BLOCKED, 0), [vec![], vec![wire::ACK, wire::CLOSE]]);
+    }
+
+    #[test]
+    fn a_close_cut_anywhere_goes_out_once() {
+        for cut in 1..26 {
+            let mut control = begun();
+            write_all(&mut control, NONE, 0);
+            control.close(Goodbye { code: 0, words: String::new() }, After::Everything);
+            control.draft(NONE, numbers(0));
+            let whole = control.behind().to_vec();
+            control.wrote_behind(cut, NOW);
+            let rest = control.rest().to_vec();
+            control.draft(NONE, numbers(0));
+            assert_eq!(control.behind(), []);
+            assert_eq!(kinds(&[&whole[..cut], &rest].concat()), [wire::ACK, wire::CLOSE], "{cut}");
+        }
     }
 
     #[test]

@@ -268,6 +268,11 @@ impl Receiver {
         self.inbox.waiting()
     }
 
+    /// What the buffer holds, in cost: the bound of `wire.md` §4 is tested against it.
+    pub fn held_cost(&self) -> u64 {
+        self.inbox.held_cost()
+    }
+
     /// A message waits that its reader has not taken.
     pub fn has_message(&self) -> bool {
         self.inbox.waiting() > 0

@@ -289,6 +289,11 @@ impl Inbox {
         self.count
     }
 
+    /// What its memory holds: the cost of the messages that wait, and the bytes behind them.
+    pub fn held_cost(&self) -> u64 {
+        self.cost.saturating_add(u64::try_from(self.unparsed()).unwrap_or(u64::MAX))
+    }
+
     /// The number of the message at the front, and of the next one to arrive.
     pub fn numbers(&self) -> (u64, u64) {
         (self.first, self.first.saturating_add(u64::try_from(self.count).unwrap_or(u64::MAX)))

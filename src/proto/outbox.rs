@@ -256,6 +256,11 @@ impl Outbox {
         self.begun.len() - self.begun_written + self.waiting.len()
     }
 
+    /// Bytes of all that was begun and not confirmed, and of all that waits.
+    pub fn held_bytes(&self) -> usize {
+        self.begun.len() + self.waiting.len()
+    }
+
     /// Whether a fixed buffer would accept one more.
     pub fn has_room(&self) -> bool {
         let is_partial = self.protocol == Protocol::Classic && !self.begun.is_empty();

@@ -249,6 +249,11 @@ impl Sender {
         self.outbox.unsent_bytes() + self.control.rest().len()
     }
 
+    /// Bytes of the messages that it holds: the bound of `wire.md` §4 is tested against it.
+    pub fn held_bytes(&self) -> usize {
+        self.outbox.held_bytes()
+    }
+
     /// No message waits, and nothing is half written.
     pub fn is_empty(&self) -> bool {
         self.outbox.is_empty() && self.control.rest().is_empty()
@@ -284,8 +289,9 @@ impl Sender {
         self.outbox.gone() >= mark
     }
 
+    /// When something must be said. Who has said goodbye says nothing more.
     pub fn heartbeat_deadline(&self) -> Moment {
-        self.speaking.deadline()
+        if self.control.has_begun_close() { Moment::MAX } else { self.speaking.deadline() }
     }
 
     pub fn trim(&mut self) {
