@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::sync::{Arc, Weak};
 
-use parking_lot::Mutex;
+use super::lock::Mutex;
 
 use super::link::Link;
 use crate::proto::events::Reason;
@@ -23,7 +23,10 @@ impl Handle {
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        self.link.close(Reason::ClosedHere);
+        // In a forked child the connection is the parent's, which may hold on to it.
+        if self.link.birth().is_here() {
+            self.link.close(Reason::ClosedHere);
+        }
     }
 }
 

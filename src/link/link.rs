@@ -7,11 +7,12 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
-use parking_lot::{Mutex, MutexGuard};
+use super::lock::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
 use super::clock;
 use super::driver::{Driver, LoopDriver, Reading};
+use super::fork::Birth;
 use super::net::Socket;
 use super::wake::{Bell, WaitList, Waker};
 use crate::proto::account::Stats;
@@ -88,6 +89,7 @@ pub struct Status {
 
 pub struct Link {
     me: Weak<Self>,
+    birth: Birth,
     id: u64,
     role: Role,
     options: Options,
@@ -138,6 +140,7 @@ impl Link {
         };
         Arc::new_cyclic(|me| Self {
             me: me.clone(),
+            birth: Birth::here(),
             id,
             role,
             options,
@@ -152,6 +155,11 @@ impl Link {
             is_corked: AtomicBool::new(false),
             is_ending: AtomicBool::new(false),
         })
+    }
+
+    /// Asked before anything else is, in a process that may have been forked.
+    pub fn birth(&self) -> Birth {
+        self.birth
     }
 
     pub fn id(&self) -> u64 {

@@ -5,10 +5,12 @@
 pub mod clock;
 pub mod dial;
 pub mod driver;
+pub mod fork;
 pub mod handle;
 #[expect(clippy::module_inception, reason = "the connection that every handle shares")]
 pub mod link;
 pub mod listener;
+pub mod lock;
 pub mod net;
 pub mod read;
 pub mod runtime;

@@ -7,11 +7,12 @@ use std::sync::{Arc, Weak, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use parking_lot::Mutex;
+use super::lock::Mutex;
 use tokio::sync::Notify;
 
 use super::clock;
 use super::dial::{Dialed, Route};
+use super::fork::Birth;
 use super::link::Link;
 use super::listener::{Listener, PortFree};
 use super::net::{self, Bound};
@@ -44,8 +45,8 @@ struct Members {
     listeners: HashMap<u64, Weak<Listener>>,
 }
 
-#[derive(Default)]
 pub struct Runtime {
+    birth: Birth,
     stage: Mutex<Stage>,
     members: Mutex<Members>,
     member_left: Notify,
@@ -60,7 +61,27 @@ pub struct Runtime {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ShutDown;
 
+impl Default for Runtime {
+    fn default() -> Self {
+        Self {
+            birth: Birth::here(),
+            stage: Mutex::default(),
+            members: Mutex::default(),
+            member_left: Notify::new(),
+            stop: Notify::new(),
+            stop_within: Mutex::default(),
+            is_done: Mutex::default(),
+            done: Bell::default(),
+        }
+    }
+}
+
 impl Runtime {
+    /// Asked before anything else is, in a process that may have been forked.
+    pub fn birth(&self) -> Birth {
+        self.birth
+    }
+
     pub fn is_running(&self) -> bool {
         matches!(*self.stage.lock(), Stage::Running { .. })
     }

@@ -9,6 +9,7 @@ use pyo3::types::PyBytes;
 use super::convert::{Integer, Number, Payload, check_confirm, timeout};
 use super::events;
 use super::face::{Core, Face, face};
+use super::forked::{OF_PARENT, own};
 use super::operation::{self, Operation, with_accepted};
 use super::park::run;
 use super::waiting::{Await, is_turn_over, spend};
@@ -28,13 +29,14 @@ pub struct Connection {
 }
 
 impl Connection {
-    fn link(&self) -> &Arc<Link> {
-        &self.handle.link
+    fn link(&self) -> PyResult<&Arc<Link>> {
+        own(&self.handle.link)
     }
 
     fn send(&self, data: &Bound<'_, PyAny>, from: From) -> PyResult<Option<Py<PyAny>>> {
-        let payload = Payload::new(data, self.link())?;
-        operation::send(data.py(), self.link(), payload.as_slice(), from)
+        let link = self.link()?;
+        let payload = Payload::new(data, link)?;
+        operation::send(data.py(), link, payload.as_slice(), from)
     }
 }
 
@@ -48,30 +50,30 @@ impl Connection {
     /// Where the connection is in its life, as a `State`. Never waits; any thread.
     #[getter]
     fn state(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
-        events::state(py, self.link().status().state)
+        events::state(py, self.link()?.status().state)
     }
 
     /// The peer's address as a `str` usable as a target, or None while the link is down.
     #[getter]
-    fn peer(&self) -> Option<String> {
-        self.link().status().connected.map(|connected| connected.peer)
+    fn peer(&self) -> PyResult<Option<String>> {
+        Ok(self.link()?.status().connected.map(|connected| connected.peer))
     }
 
     /// Always None: the original's wire knows no sessions.
     #[getter]
-    fn session(&self) -> Option<String> {
-        None
+    fn session(&self) -> PyResult<Option<String>> {
+        self.link().map(|_| None)
     }
 
     /// The name given with `name=`, or None.
     #[getter]
-    fn name(&self) -> Option<String> {
-        self.link().options().name.clone()
+    fn name(&self) -> PyResult<Option<String>> {
+        Ok(self.link()?.options().name.clone())
     }
 
     /// A frozen `Stats`, in messages and bytes. Never waits; any thread.
     fn stats(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
-        events::stats(py, &self.link().stats())
+        events::stats(py, &self.link()?.stats())
     }
 
     /// The next item.
@@ -83,7 +85,7 @@ impl Connection {
     ///     BufferEmpty: nothing is there.
     fn recv_nowait(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
         let empty = || events::error_class(py, "BufferEmpty", "nothing is there to receive");
-        operation::recv(py, self.link())?.ok_or_else(empty)
+        operation::recv(py, self.link()?)?.ok_or_else(empty)
     }
 
     /// Accepts a message without waiting.
@@ -104,35 +106,44 @@ impl Connection {
     }
 
     /// Ends now; what was not begun is discarded. Returns at once; the next item is `Closed`.
-    fn abort(&self) {
-        self.link().abort(Reason::Aborted);
+    fn abort(&self) -> PyResult<()> {
+        self.link()?.abort(Reason::Aborted);
+        Ok(())
     }
 
     fn __repr__(slf: &Bound<'_, Self>) -> PyResult<String> {
-        let this = slf.get();
-        let status = this.link().status();
-        let state = format!("{:?}", status.state).to_lowercase();
-        let peer = status.connected.map_or(String::new(), |connected| format!(" to {}", connected.peer));
-        let name = this.link().options().name.as_ref().map_or(String::new(), |name| format!(" {name:?}"));
+        let link = &slf.get().handle.link;
+        let name = link.options().name.as_ref().map_or(String::new(), |name| format!(" {name:?}"));
+        let condition = if link.birth().is_here() {
+            let status = link.status();
+            let state = format!("{:?}", status.state).to_lowercase();
+            let peer = status.connected.map_or(String::new(), |connected| format!(" to {}", connected.peer));
+            state + &peer
+        } else {
+            String::from(OF_PARENT)
+        };
         let class = slf.get_type();
-        Ok(format!("<{}.{}{name} {state}{peer}>", class.module()?, class.qualname()?))
+        Ok(format!("<{}.{}{name} {condition}>", class.module()?, class.qualname()?))
     }
 
     /// Drops what arrives from now on; what had arrived can be taken, then only values come.
-    fn _close_reading(&self) {
-        self.link().close_reading();
+    fn _close_reading(&self) -> PyResult<()> {
+        self.link()?.close_reading();
+        Ok(())
     }
 
     /// Starts to close and returns at once.
-    fn _close(&self) {
-        self.link().close(Reason::ClosedHere);
+    fn _close(&self) -> PyResult<()> {
+        self.link()?.close(Reason::ClosedHere);
+        Ok(())
     }
 }
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        let state = self.link().status().state;
-        if Arc::strong_count(&self.handle) > 1 || matches!(state, State::Closing | State::Closed) {
+        let is_last = Arc::strong_count(&self.handle) == 1;
+        let Some(link) = self.link().ok().filter(|_| is_last) else { return };
+        if matches!(link.status().state, State::Closing | State::Closed) {
             return;
         }
         Python::attach(|py| {
@@ -157,7 +168,7 @@ impl TaskConnection {
 
     /// The next item, or an `Await` for it: one call either way, since every one costs.
     fn _recv(slf: &Bound<'_, Self>) -> PyResult<Py<PyAny>> {
-        let link = slf.as_super().get().link();
+        let link = slf.as_super().get().link()?;
         if !is_turn_over()
             && let Some(item) = operation::recv(slf.py(), link)?
         {
@@ -170,7 +181,7 @@ impl TaskConnection {
 
     /// True or False, or an `Await` for that.
     fn _send(slf: &Bound<'_, Self>, data: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
-        let (py, link) = (slf.py(), slf.as_super().get().link());
+        let (py, link) = (slf.py(), slf.as_super().get().link()?);
         let payload = Payload::new(data, link)?;
         if !is_turn_over()
             && let Some(sent) = operation::send(py, link, payload.as_slice(), From::Loop)?
@@ -183,23 +194,23 @@ impl TaskConnection {
     }
 
     fn _wait_recv_many(slf: &Bound<'_, Self>, limit: Integer) -> PyResult<Await> {
-        Ok(Await::new(Operation::RecvMany(link_of(slf), check_limit(limit)?)))
+        Ok(Await::new(Operation::RecvMany(link_of(slf)?, check_limit(limit)?)))
     }
 
     fn _wait_send_many(slf: &Bound<'_, Self>, source: &Bound<'_, PyAny>) -> PyResult<Await> {
-        Ok(Await::new(Operation::send_many(link_of(slf), source)?))
+        Ok(Await::new(Operation::send_many(link_of(slf)?, source)?))
     }
 
     fn _wait_flush(slf: &Bound<'_, Self>) -> PyResult<Await> {
-        Ok(Await::new(Operation::flush(slf.py(), link_of(slf))?))
+        Ok(Await::new(Operation::flush(slf.py(), link_of(slf)?)?))
     }
 
-    fn _wait_connected(slf: &Bound<'_, Self>) -> Await {
-        Await::new(Operation::connected(link_of(slf)))
+    fn _wait_connected(slf: &Bound<'_, Self>) -> PyResult<Await> {
+        Ok(Await::new(Operation::connected(link_of(slf)?)))
     }
 
-    fn _wait_closed(slf: &Bound<'_, Self>) -> Await {
-        Await::new(Operation::Closed(link_of(slf)))
+    fn _wait_closed(slf: &Bound<'_, Self>) -> PyResult<Await> {
+        Ok(Await::new(Operation::Closed(link_of(slf)?)))
     }
 
     fn _check_confirm(_slf: &Bound<'_, Self>, confirm: Option<&str>) -> PyResult<()> {
@@ -207,6 +218,7 @@ impl TaskConnection {
     }
 
     fn _blocking(slf: &Bound<'_, Self>) -> PyResult<Py<PyAny>> {
+        link_of(slf)?;
         face(slf.py(), &slf.as_super().get().handle, Face::Thread)
     }
 }
@@ -235,7 +247,7 @@ impl ThreadConnection {
     ///         loses nothing while waiting.
     #[pyo3(signature = (timeout = None))]
     fn recv(slf: &Bound<'_, Self>, timeout: Option<Number>) -> PyResult<Py<PyAny>> {
-        wait_for(slf, Operation::Recv(link_of(slf)), timeout)
+        wait_for(slf, Operation::Recv(link_of(slf)?), timeout)
     }
 
     /// Waits for at least one item.
@@ -251,7 +263,7 @@ impl ThreadConnection {
     ///     TimeoutError: nothing came in time; nothing is lost, by Ctrl-C neither.
     #[pyo3(signature = (limit, timeout = None))]
     fn recv_many(slf: &Bound<'_, Self>, limit: Integer, timeout: Option<Number>) -> PyResult<Py<PyAny>> {
-        wait_for(slf, Operation::RecvMany(link_of(slf), check_limit(limit)?), timeout)
+        wait_for(slf, Operation::RecvMany(link_of(slf)?, check_limit(limit)?), timeout)
     }
 
     /// Waits until the write buffer has accepted a message; queues while the link is down.
@@ -277,7 +289,7 @@ impl ThreadConnection {
     ) -> PyResult<Py<PyAny>> {
         check_confirm(confirm)?;
         let limit = self::timeout(timeout)?;
-        let link = slf.as_super().get().link();
+        let link = slf.as_super().get().link()?;
         let payload = Payload::new(data, link)?;
         let sent = match &payload {
             Payload::Bytes(bytes) if bytes.as_bytes().len() >= LARGE => send_large(slf.py(), link, bytes)?,
@@ -304,7 +316,7 @@ impl ThreadConnection {
     #[pyo3(signature = (iterable, timeout = None))]
     fn send_many(slf: &Bound<'_, Self>, iterable: &Bound<'_, PyAny>, timeout: Option<Number>) -> PyResult<Py<PyAny>> {
         let limit = self::timeout(timeout)?;
-        let mut operation = Operation::send_many(link_of(slf), iterable)?;
+        let mut operation = Operation::send_many(link_of(slf)?, iterable)?;
         let outcome = run(slf.py(), &mut operation, limit);
         outcome.map_err(|error| with_accepted(slf.py(), error, operation.accepted()))
     }
@@ -319,7 +331,7 @@ impl ThreadConnection {
     ///     ClosedError: the connection has ended, or ends meanwhile.
     #[pyo3(signature = (timeout = None))]
     fn flush(slf: &Bound<'_, Self>, timeout: Option<Number>) -> PyResult<()> {
-        let operation = Operation::flush(slf.py(), link_of(slf))?;
+        let operation = Operation::flush(slf.py(), link_of(slf)?)?;
         wait_for(slf, operation, timeout).map(drop)
     }
 
@@ -334,8 +346,8 @@ impl ThreadConnection {
     #[pyo3(signature = (timeout = None))]
     fn close(slf: &Bound<'_, Self>, timeout: Option<Number>) -> PyResult<()> {
         self::timeout(timeout)?;
-        slf.as_super().get()._close();
-        wait_for(slf, Operation::Closed(link_of(slf)), timeout).map(drop)
+        slf.as_super().get()._close()?;
+        wait_for(slf, Operation::Closed(link_of(slf)?), timeout).map(drop)
     }
 
     /// Waits until the link is up. Takes nothing.
@@ -350,7 +362,7 @@ impl ThreadConnection {
     ///     TimeoutError: not in time. Ctrl-C interrupts within 100 ms.
     #[pyo3(signature = (timeout = None))]
     fn wait_connected(slf: &Bound<'_, Self>, timeout: Option<Number>) -> PyResult<Py<PyAny>> {
-        wait_for(slf, Operation::connected(link_of(slf)), timeout)
+        wait_for(slf, Operation::connected(link_of(slf)?), timeout)
     }
 
     /// Waits for the end. Takes nothing.
@@ -365,32 +377,33 @@ impl ThreadConnection {
     ///     TimeoutError: not in time. Ctrl-C interrupts within 100 ms.
     #[pyo3(signature = (timeout = None))]
     fn wait_closed(slf: &Bound<'_, Self>, timeout: Option<Number>) -> PyResult<Py<PyAny>> {
-        wait_for(slf, Operation::Closed(link_of(slf)), timeout)
+        wait_for(slf, Operation::Closed(link_of(slf)?), timeout)
     }
 
     fn _aio(slf: &Bound<'_, Self>) -> PyResult<Py<PyAny>> {
+        link_of(slf)?;
         face(slf.py(), &slf.as_super().get().handle, Face::Task)
     }
 }
 
 /// The faces' common base, for the functions below.
 trait HasLink {
-    fn link(&self) -> Arc<Link>;
+    fn link(&self) -> PyResult<Arc<Link>>;
 }
 
 impl HasLink for Bound<'_, TaskConnection> {
-    fn link(&self) -> Arc<Link> {
-        Arc::clone(self.as_super().get().link())
+    fn link(&self) -> PyResult<Arc<Link>> {
+        self.as_super().get().link().cloned()
     }
 }
 
 impl HasLink for Bound<'_, ThreadConnection> {
-    fn link(&self) -> Arc<Link> {
-        Arc::clone(self.as_super().get().link())
+    fn link(&self) -> PyResult<Arc<Link>> {
+        self.as_super().get().link().cloned()
     }
 }
 
-fn link_of(face: &impl HasLink) -> Arc<Link> {
+fn link_of(face: &impl HasLink) -> PyResult<Arc<Link>> {
     face.link()
 }
 

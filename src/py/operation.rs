@@ -14,6 +14,7 @@ use super::bridge::Bridge;
 use super::convert::{Kept, Payload};
 use super::events;
 use super::face::{Face, face};
+use super::forked::own;
 use crate::link::driver::LoopDriver;
 use crate::link::link::Link;
 use crate::link::listener::{Accepted, Listener};
@@ -217,6 +218,8 @@ impl SendMany {
 
     fn send_batch(&mut self, py: Python<'_>) -> PyResult<Poll> {
         for _ in 0..BATCH {
+            // The iterable is the user's, and may fork.
+            own(&self.link)?;
             let kept = match self.next.take() {
                 Some(kept) => kept,
                 None => match self.source.bind(py).clone().next() {

@@ -10,8 +10,10 @@ use pyo3::prelude::*;
 
 use super::bridge::Bridge;
 use super::convert::stop_iteration;
+use super::forked::check;
 use super::operation::{Operation, Poll};
 use super::waiter::{LoopWaiter, Waiter};
+use crate::link::fork::Birth;
 use crate::link::wake::Waker;
 use crate::link::write::From;
 
@@ -39,6 +41,7 @@ fn begin_turn() {
 
 #[pyclass(module = "netasync._native")]
 pub struct Await {
+    birth: Birth,
     operation: Operation,
     waiter: Option<Arc<LoopWaiter>>,
     /// The caller has just tried in vain: waiting comes first, and tries again under the lock.
@@ -47,17 +50,17 @@ pub struct Await {
 
 impl Await {
     pub fn new(operation: Operation) -> Self {
-        Self { operation, waiter: None, was_tried: false }
+        Self { birth: Birth::here(), operation, waiter: None, was_tried: false }
     }
 
     /// For an operation that was tried in vain, or not at all because the turn was over.
     pub fn after_a_try(operation: Operation) -> Self {
-        Self { operation, waiter: None, was_tried: true }
+        Self { birth: Birth::here(), operation, waiter: None, was_tried: true }
     }
 
     /// The wait is over and nothing was taken: whoever waits next is told, if this one was told already.
     fn give_up(&mut self) {
-        if let Some(waiter) = self.waiter.take() {
+        if let Some(waiter) = self.waiter.take().filter(|_| self.birth.is_here()) {
             waiter.forget();
             self.operation.disarm(&(waiter as Waker));
         }
@@ -87,6 +90,7 @@ impl Await {
     }
 
     fn __next__(&mut self, py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {
+        check(self.birth)?;
         self.resume();
         if is_turn_over() {
             begin_turn();
