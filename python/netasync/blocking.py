@@ -10,6 +10,7 @@ from functools import wraps
 from typing import TYPE_CHECKING, ParamSpec
 
 from . import _native, aio
+from .errors import ForkedError
 from .values import Closed
 
 if TYPE_CHECKING:
@@ -63,7 +64,12 @@ class Connection(_native.ThreadConnection):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        try:
+            self.close()
+        except ForkedError:
+            # What leaves the block in a forked child says more: a SystemExit, say.
+            if kind is None:
+                raise
 
     @property
     def read_chan(self) -> ReadChannel:
@@ -97,7 +103,12 @@ class Listener(_native.ThreadListener):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        try:
+            self.close()
+        except ForkedError:
+            # What leaves the block in a forked child says more: a SystemExit, say.
+            if kind is None:
+                raise
 
     @property
     def accept_chan(self) -> AcceptChannel:

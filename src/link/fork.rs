@@ -5,13 +5,15 @@
 //! again: it knows its `Birth`, and whoever would touch it asks that first. Whatever another thread had in
 //! hand is never freed either, since that thread's reference never goes. Descriptors are shared with the
 //! parent: the child closes its own, or a peer would not hear the end of a link, nor a port become free,
-//! while the child lives. Closing says nothing to a peer and leaves the parent's epoll as it is.
+//! while the child lives. Closing says nothing to a peer and leaves the parent's epoll as it is. Numbers that
+//! an event loop knows stay taken: libuv aborts where one is gone that it is about to watch, and a child that
+//! leaves an inherited loop gives it one more round.
 //!
 //! The one lock that is taken across a fork is that of the list of open descriptors. What else the child has
 //! to lock (`steady`) is held only under it.
 
 use std::cell::RefCell;
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::sync::Once;
@@ -21,11 +23,20 @@ use super::lock::{Mutex, MutexGuard};
 use super::{clock, net};
 
 static FORKS: AtomicU32 = AtomicU32::new(0);
-static OPEN: Mutex<BTreeSet<RawFd>> = Mutex::new(BTreeSet::new());
+static OPEN: Mutex<Open> = Mutex::new(BTreeMap::new());
+
+type Open = BTreeMap<RawFd, KnownTo>;
+
+/// Who names a descriptor by its number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum KnownTo {
+    Us,
+    ALoop,
+}
 
 thread_local! {
     /// Held by the thread that forks, while it does.
-    static HELD: RefCell<Option<MutexGuard<'static, BTreeSet<RawFd>>>> = const { RefCell::new(None) };
+    static HELD: RefCell<Option<MutexGuard<'static, Open>>> = const { RefCell::new(None) };
 }
 
 /// In which process, of those that forked from each other, something was made.
@@ -55,7 +66,7 @@ pub fn listen() {
 
 /// While it lives, nobody forks. Not to be held when a descriptor is opened or closed.
 pub struct Steady {
-    _open: MutexGuard<'static, BTreeSet<RawFd>>,
+    _open: MutexGuard<'static, Open>,
 }
 
 pub fn steady() -> Steady {
@@ -76,8 +87,14 @@ impl Descriptor {
         listen();
         let mut known = OPEN.lock();
         let fd = open()?;
-        known.insert(fd.as_raw_fd());
+        known.insert(fd.as_raw_fd(), KnownTo::Us);
         Ok(Self { fd: Some(fd), birth: Birth::here() })
+    }
+
+    /// An event loop is told its number, and may use it as long as this is open.
+    pub fn lend(&self) -> RawFd {
+        OPEN.lock().insert(self.as_raw_fd(), KnownTo::ALoop);
+        self.as_raw_fd()
     }
 }
 
@@ -121,7 +138,7 @@ extern "C" fn in_child() {
     FORKS.fetch_add(1, Ordering::Relaxed);
     let _ = HELD.try_with(|held| {
         if let Some(mut open) = held.take() {
-            net::close_all(std::mem::take(&mut *open));
+            net::leave_all(std::mem::take(&mut *open));
         }
     });
 }

@@ -8,16 +8,16 @@
 
 use std::io::{self, IoSlice};
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec};
-use rustix::io::Errno;
+use rustix::io::{DupFlags, Errno};
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown, SocketFlags};
 use tokio::io::unix::AsyncFd;
 
-use super::fork::Descriptor;
+use super::fork::{Descriptor, KnownTo};
 use crate::proto::options::Options;
 
 /// The kernel's send buffer where the round trip is below `SHORT_PATH`: letting it grow costs a
@@ -60,6 +60,11 @@ impl Socket {
                 Err(error) => return Err(error.into()),
             }
         }
+    }
+
+    /// The number, for an event loop to watch until this is dropped.
+    pub fn lend(&self) -> RawFd {
+        self.fd.lend()
     }
 
     fn accept(&self) -> io::Result<(Self, SocketAddr)> {
@@ -241,6 +246,11 @@ impl Signal {
         Ok(Self { fd: Descriptor::open(open)? })
     }
 
+    /// The number, for an event loop to watch until this is dropped.
+    pub fn lend(&self) -> RawFd {
+        self.fd.lend()
+    }
+
     pub fn set(&self) {
         // EAGAIN: the counter is full, so the descriptor is readable already.
         let _ = rustix::io::write(&self.fd, &1u64.to_ne_bytes());
@@ -312,11 +322,16 @@ pub(super) fn at_fork(before: extern "C" fn(), in_parent: extern "C" fn(), in_ch
     assert_eq!(outcome, 0, "there is memory for three pointers");
 }
 
-/// Closes what this process inherited.
-pub(super) fn close_all(descriptors: impl IntoIterator<Item = RawFd>) {
-    for descriptor in descriptors {
+/// Closes what this process inherited; where a loop knows the number, something mute takes its place.
+pub(super) fn leave_all(descriptors: impl IntoIterator<Item = (RawFd, KnownTo)>) {
+    let mute = rustix::event::eventfd(0, EventfdFlags::CLOEXEC);
+    for (descriptor, known_to) in descriptors {
         // SAFETY: it was open in the parent when that forked, and its owner here never closes it.
-        drop(unsafe { OwnedFd::from_raw_fd(descriptor) });
+        let mut descriptor = unsafe { OwnedFd::from_raw_fd(descriptor) };
+        let Some(mute) = mute.as_ref().ok().filter(|_| known_to == KnownTo::ALoop) else { continue };
+        // It fails only for numbers that are not open; then there is nothing to leave.
+        let _ = rustix::io::dup3(mute, &mut descriptor, DupFlags::CLOEXEC);
+        let _ = descriptor.into_raw_fd();
     }
 }
 

@@ -258,7 +258,7 @@ impl Bridge {
     fn open_signal(&self, py: Python<'_>) -> PyResult<()> {
         let signal = Arc::new(Signal::new()?);
         let callback = Callback { bridge: self.strong()?, task: Task::Drain(Arc::clone(&signal)) };
-        self.event_loop(py)?.call_method1(intern!(py, "add_reader"), (signal.as_raw_fd(), callback))?;
+        self.event_loop(py)?.call_method1(intern!(py, "add_reader"), (signal.lend(), callback))?;
         let mut inbound = self.inbound.lock();
         inbound.signal = Some(signal);
         inbound.is_told = false;
@@ -355,7 +355,7 @@ impl Bridge {
         }
         if let Some(new) = new {
             let callback = Callback { bridge: self.strong()?, task: task() };
-            event_loop.call_method1(add, (new.as_raw_fd(), callback))?;
+            event_loop.call_method1(add, (new.lend(), callback))?;
         }
         Ok(())
     }

@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use pyo3::exceptions::{PyResourceWarning, PyValueError};
+use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
 use super::convert::{Integer, Number, Payload, check_confirm, timeout};
 use super::events;
-use super::face::{Core, Face, face};
+use super::face::{Core, Face, face, warn_of_drop};
 use super::forked::{OF_PARENT, own};
 use super::operation::{self, Operation, with_accepted};
 use super::park::run;
@@ -142,16 +142,10 @@ impl Connection {
 impl Drop for Connection {
     fn drop(&mut self) {
         let is_last = Arc::strong_count(&self.handle) == 1;
-        let Some(link) = self.link().ok().filter(|_| is_last) else { return };
-        if matches!(link.status().state, State::Closing | State::Closed) {
-            return;
+        let link = &self.handle.link;
+        if is_last && link.birth().is_here() && !matches!(link.status().state, State::Closing | State::Closed) {
+            warn_of_drop(c"a netasync connection was dropped without close()");
         }
-        Python::attach(|py| {
-            let text = c"a netasync connection was dropped without close()";
-            if let Err(error) = PyErr::warn(py, &py.get_type::<PyResourceWarning>(), text, 1) {
-                error.write_unraisable(py, None);
-            }
-        });
     }
 }
 

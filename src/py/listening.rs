@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use crate::link::lock::Mutex;
-use pyo3::exceptions::PyResourceWarning;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyTuple, PyType, PyWeakrefMethods, PyWeakrefReference};
@@ -36,16 +35,11 @@ pub struct Shared {
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        if own(&self.listener).is_err() || self.listener.is_closing() {
+        if !self.listener.birth().is_here() || self.listener.is_closing() {
             return;
         }
         self.listener.close(Reason::ClosedHere);
-        Python::attach(|py| {
-            let text = c"a netasync listener was dropped without close()";
-            if let Err(error) = PyErr::warn(py, &py.get_type::<PyResourceWarning>(), text, 1) {
-                error.write_unraisable(py, None);
-            }
-        });
+        face::warn_of_drop(c"a netasync listener was dropped without close()");
     }
 }
 
