@@ -56,10 +56,13 @@ FORKING = """
 """
 
 
-def forks(text, *arguments, status=0, timeout=DEADLINE * 2):
-    return run_script(
-        textwrap.dedent(FORKING) + textwrap.dedent(text), *arguments, status=status, timeout=timeout
-    )
+def program(*parts):
+    return "".join(textwrap.dedent(part) for part in (FORKING, *parts))
+
+
+def forks(text, *arguments, timeout=DEADLINE * 2):
+    """Run a program that forks; it must end well and say nothing on its error stream, its children neither."""
+    return run_script(program(text), *arguments, timeout=timeout)
 
 
 @pytest.fixture(params=["asyncio", "uvloop"])
@@ -78,8 +81,9 @@ def test_every_call_on_a_handle_of_the_parent_is_a_forked_error_in_the_child():
         client, served, listener = pair()
         runtime = netasync.Runtime()
         handles = [
-            client, client.aio, client.read_chan, client.write_chan, client.aio.read_chan, client.aio.write_chan,
-            listener, listener.aio, listener.accept_chan, listener.aio.accept_chan, runtime, runtime.blocking,
+            client, client.read_chan, client.write_chan, listener, listener.accept_chan, runtime.blocking,
+            client.aio, client.aio.read_chan, client.aio.write_chan, listener.aio, listener.aio.accept_chan,
+            runtime,
         ]
         arguments = {"recv_many": (1,), "send": (b"x",), "send_nowait": (b"x",), "send_many": ([b"x"],)}
         # These name another object for the same handle; whoever uses it is told.
@@ -101,7 +105,7 @@ def test_every_call_on_a_handle_of_the_parent_is_a_forked_error_in_the_child():
         def child():
             for handle in handles:
                 names = [name for name in dir(type(handle)) if not name.startswith("_")]
-                assert len(names) > 3, (handle, names)
+                assert len(names) >= 3, (handle, names)
                 for name in names:
                     try:
                         touch(handle, name)
@@ -119,10 +123,11 @@ def test_every_call_on_a_handle_of_the_parent_is_a_forked_error_in_the_child():
                 except netasync.ForkedError:
                     continue
                 raise AssertionError("no ForkedError")
-        assert ended(fork(child)) == 0
+        child = fork(child)
         for handle in (client, served):
             handle.aio.abort()
         listener.close()
+        assert ended(child) == 0
     """)
 
 
@@ -218,7 +223,8 @@ def test_tasks_that_wait_as_their_process_forks_end_in_the_child_and_wait_on_in_
             alone = netasync.connect("127.0.0.1:1", write_buffer=1)
             await alone.send(b"fills the buffer")
             calls = [
-                client.recv(), client.recv_many(3), client.wait_closed(), listener.accept(), listener.wait_closed(),
+                client.recv(), client.recv_many(3), client.wait_closed(),
+                listener.accept(), listener.wait_closed(),
                 alone.send(b"waits"), alone.send_many([b"waits"]), alone.flush(), alone.wait_connected(),
             ]
             waiting = [asyncio.ensure_future(call) for call in calls]
@@ -233,7 +239,8 @@ def test_tasks_that_wait_as_their_process_forks_end_in_the_child_and_wait_on_in_
             assert not any(task.done() for task in waiting)
             await served.send(b"for the parent")
             assert await waiting[0] == b"for the parent"
-            for each in (client, served, alone, listener):
+            alone.abort()
+            for each in (client, served, listener):
                 each.close()
             await asyncio.gather(*waiting, return_exceptions=True)
             await client.wait_closed(), await served.wait_closed(), await listener.wait_closed()
@@ -311,6 +318,7 @@ async def test_what_the_parent_has_queued_goes_out_once_though_a_child_flushes_a
         print("forked")
         conn.flush()
         conn.aio.close()
+        served.close()
         conn.wait_closed()
     """
     text = textwrap.dedent(LINKED) + textwrap.dedent(script)
@@ -336,7 +344,7 @@ async def test_a_child_that_lives_on_holds_neither_links_nor_ports_of_a_parent_t
         fork(child)
         conn.recv(), conn.recv()
     """
-    command = [sys.executable, "-X", "dev", "-c", textwrap.dedent(FORKING + LINKED + script), server.address]
+    command = [sys.executable, "-X", "dev", "-c", program(LINKED, script), server.address]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as parent:
         peer = await world.outside(server.accept)
         assert await world.outside(peer.recv) == b"before"
@@ -434,6 +442,7 @@ def test_children_of_children_open_their_own_links_too():
             assert ended(fork(lambda: grandchild(client, mine))) == 0
             mine.send(b"goes on")
             assert other.recv(timeout=30) == b"goes on"
+            mine.aio.close(), other.close(), own.close()
         assert ended(fork(child)) == 0
         client.send(b"goes on")
         assert served.recv(timeout=30) == b"goes on"
@@ -513,7 +522,7 @@ WORKERS = """
                 while not isinstance(data := worker.recv(timeout=30), bytes):
                     pass
                 worker.send(data)
-                worker.wait_closed(timeout=30)
+                worker.close()
             told = [result.get(60)[0] for result in results]
             pool.close()
             pool.join()

@@ -211,15 +211,15 @@ impl Operation {
 impl SendMany {
     fn poll(&mut self, py: Python<'_>, from: From) -> PyResult<Poll> {
         let outcome = self.send_batch(py);
-        self.link.flush_corked();
-        see_to(py, &self.link, Then::Watch, from)?;
+        if let Ok(link) = own(&self.link) {
+            link.flush_corked();
+            see_to(py, link, Then::Watch, from)?;
+        }
         outcome
     }
 
     fn send_batch(&mut self, py: Python<'_>) -> PyResult<Poll> {
         for _ in 0..BATCH {
-            // The iterable is the user's, and may fork.
-            own(&self.link)?;
             let kept = match self.next.take() {
                 Some(kept) => kept,
                 None => match self.source.bind(py).clone().next() {
@@ -227,7 +227,8 @@ impl SendMany {
                     Some(data) => Payload::new(&data?, &self.link)?.keep(),
                 },
             };
-            match self.link.try_send(kept.as_slice(py), From::Batch).0 {
+            // The iterable is the user's, and may have forked.
+            match own(&self.link)?.try_send(kept.as_slice(py), From::Batch).0 {
                 Sent::Accepted => self.accepted += 1,
                 Sent::Refused => {}
                 Sent::Ended => return Err(events::closed_error(py)),
