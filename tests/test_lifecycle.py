@@ -243,3 +243,63 @@ def test_a_handle_that_is_gone_leaves_no_memory_descriptor_or_thread(cycle, coun
 
 def test_every_cycle_is_run():
     assert run_script(CYCLES, "names", "asyncio").split() == CYCLE_NAMES
+
+
+# The collector
+
+#: A loop that is closed over its tasks and kept: they will never run, and nothing else needs what they hold.
+CLOSED_OVER = """
+    import asyncio, gc, sys, warnings
+    import netasync, netasync.blocking as na
+    warnings.simplefilter("always")
+    seen, complaints = [], []
+    warnings.showwarning = lambda message, *_, **__: seen.append(str(message))
+
+    async def main():
+        conn = netasync.connect(listener.address, protocol="net.async")
+        assert isinstance(await conn.recv(), netasync.Connected)
+        full = netasync.connect("127.0.0.1:1", write_buffer=1)
+        await full.send(b"fills the buffer")
+        waits = conn.recv(), conn.recv_many(3), conn.wait_closed(), full.send(b"waits"), full.flush()
+        tasks = [asyncio.get_running_loop().create_task(each) for each in waits]
+        await asyncio.sleep(0)
+
+    if sys.argv[1] == "uvloop":
+        import uvloop
+        loop = uvloop.new_event_loop()
+    else:
+        loop = asyncio.new_event_loop()
+    loop.set_exception_handler(lambda _, context: complaints.append(context["message"]))
+    with na.listen(0, protocol="net.async") as listener:
+        loop.run_until_complete(main())
+        served = listener.accept(timeout=30)
+        assert isinstance(served.recv(timeout=30), netasync.Connected)
+        gc.collect()
+        assert not seen and not complaints, (seen, complaints)  # tasks that wait keep what they wait for
+        loop.close()
+        gc.collect()
+        assert seen == ["a netasync connection was dropped without close()"] * 2, seen
+        assert complaints == ["Task was destroyed but it is pending!"] * 5, complaints
+        assert served.recv(timeout=30).reason is netasync.Reason.EOF
+    assert loop.is_closed()
+"""
+
+
+def test_a_closed_loop_that_is_kept_keeps_no_connection_alive(loop_name):
+    run_script(CLOSED_OVER, loop_name)
+
+
+def test_a_handle_dropped_as_an_exception_passes_lets_it_pass():
+    run_script("""
+        import sys, netasync.blocking as na
+        told = []
+        sys.unraisablehook = lambda unraisable: told.append(unraisable.exc_type)
+        for make in (lambda: na.connect("127.0.0.1:1"), lambda: na.listen(0)):
+            for _ in range(3):
+                try:
+                    [make(), 1 / 0]
+                except ZeroDivisionError:
+                    continue
+                raise AssertionError("it did not pass")
+        assert told == [ResourceWarning] * 6, told
+    """)
