@@ -12,6 +12,8 @@ pub mod link;
 pub mod listener;
 pub mod lock;
 pub mod net;
+#[cfg(test)]
+mod panics;
 pub mod read;
 pub mod runtime;
 pub mod supervisor;

@@ -133,13 +133,13 @@ impl Runtime {
         let handle = self.handle()?;
         let id = next_id();
         self.members.lock().listeners.insert(id, Arc::downgrade(listener));
+        let leaving = Leaving { runtime: Arc::clone(self), id };
         let port_free = PortFree(Arc::clone(listener));
-        let runtime = Arc::clone(self);
         handle.spawn(async move {
-            port_free.0.run(&runtime, socket).await;
-            drop(port_free);
-            runtime.members.lock().listeners.remove(&id);
-            runtime.member_left.notify_one();
+            let leaving = leaving;
+            // Dropped before the one above, however that comes.
+            let port_free = port_free;
+            port_free.0.run(&leaving.runtime, socket).await;
         });
         if self.is_shut_down() {
             // Bound in the moment of shutting down.
@@ -280,7 +280,7 @@ impl Runtime {
     }
 }
 
-/// Signs a connection off, also when its supervisor panicked.
+/// Signs a connection or a listener off, also when its task panicked.
 struct Leaving {
     runtime: Arc<Runtime>,
     id: u64,
@@ -288,7 +288,10 @@ struct Leaving {
 
 impl Drop for Leaving {
     fn drop(&mut self) {
-        self.runtime.members.lock().links.remove(&self.id);
+        let mut members = self.runtime.members.lock();
+        members.links.remove(&self.id);
+        members.listeners.remove(&self.id);
+        drop(members);
         self.runtime.member_left.notify_one();
     }
 }
