@@ -1,4 +1,4 @@
-"""How whole processes end: in every way there is, with live links and waiters, within bounds and in silence."""
+"""How processes end: in every way there is, with live links and waiters, within bounds and in silence."""
 
 import signal
 import subprocess
@@ -126,7 +126,8 @@ WAYS = {
     "a close that goes on": (0, "run(lambda: [conn.close() for conn in kept[1] + kept[2]])"),
     "a shutdown that goes on": (
         0,
-        "runtime = netasync.Runtime()\nconn = netasync.connect('127.0.0.1:1', runtime=runtime, write_buffer=1)\n"
+        "runtime = netasync.Runtime()\n"
+        "conn = netasync.connect('127.0.0.1:1', runtime=runtime, write_buffer=1)\n"
         "conn.send_nowait(b'stays'); run(lambda: asyncio.ensure_future(runtime.shutdown(600)))",
     ),
     "in a frame": (0, "def main():\n    loop = run(lambda: None)\n    mine = kept\nmain()"),
