@@ -25,6 +25,8 @@ mod _native {
     #[pymodule_export]
     use crate::py::face::register;
     #[pymodule_export]
+    use crate::py::forked::after_fork_in_child;
+    #[pymodule_export]
     use crate::py::handle::{Connection, TaskConnection, ThreadConnection};
     #[pymodule_export]
     use crate::py::listening::{Listener, TaskListener, ThreadListener, register_listeners};
@@ -36,4 +38,10 @@ mod _native {
     use crate::py::select::{select, wait_select};
     #[pymodule_export]
     use crate::py::waiting::Await;
+
+    #[pymodule_init]
+    fn init(_module: &pyo3::Bound<'_, pyo3::types::PyModule>) -> pyo3::PyResult<()> {
+        crate::link::fork::listen();
+        Ok(())
+    }
 }

@@ -1,11 +1,7 @@
-"""Whole processes: how they end, what Ctrl-C does, and that a busy one says nothing on its error stream."""
+"""Whole processes: what Ctrl-C does, that a busy one is silent, and what dropping a handle does."""
 
 import asyncio
 import gc
-import signal
-import subprocess
-import sys
-import textwrap
 import threading
 
 import pytest
@@ -19,171 +15,12 @@ from support.wires import ORIGINAL
 
 LOOPS = ["asyncio", "uvloop"]
 
-#: Words with which an interpreter or a Rust core says that it broke.
-BROKEN = ("Fatal Python error", "panicked", "Segmentation", "never retrieved", "deadlock")
-
-
-def ends(text, *arguments, status=0):
-    """Run a program that may leave handles open; it must end by itself, with this status, unbroken."""
-    done = subprocess.run(
-        [sys.executable, "-X", "faulthandler", "-c", textwrap.dedent(text), *arguments],
-        capture_output=True,
-        text=True,
-        timeout=DEADLINE,
-        check=False,
-    )
-    report = f"status {done.returncode}\n{done.stdout}\n{done.stderr}"
-    assert done.returncode == status, report
-    assert not any(word in done.stderr for word in BROKEN), report
-    return done
-
 
 @pytest.fixture(params=LOOPS)
 def loop_name(request):
     if request.param not in FACES:
         pytest.skip(f"{request.param} is not installed")
     return request.param
-
-
-# The end of the interpreter
-
-#: A server and clients in one process, tasks and threads that wait in every way there is.
-LIVELY = """
-    import asyncio, os, sys, threading
-    import netasync
-
-    async def lively(how):
-        listener = netasync.listen(0)
-        clients = [netasync.connect(listener.address) for _ in range(5)]
-        served = [await listener.accept() for _ in clients]
-        for conn in clients:
-            await conn.recv()
-            await conn.send(b"x" * 10_000)
-        alone = netasync.connect("127.0.0.1:1", write_buffer=1)
-        await alone.send(b"fills the buffer")
-        waiting = [
-            asyncio.ensure_future(call)
-            for call in (
-                clients[0].recv(), clients[0].recv(), clients[1].recv_many(5), clients[2].wait_closed(),
-                listener.accept(), alone.send(b"waits for room"), alone.flush(), alone.wait_connected(),
-                netasync.select(clients[2], listener, timeout=600),
-            )
-        ]
-        def in_a_thread():
-            try:
-                netasync.blocking.select(clients[3], clients[2])
-            except netasync.NetasyncError:
-                pass
-        threading.Thread(target=in_a_thread, daemon=True).start()
-        threading.Thread(target=alone.blocking.send, args=(b"waits too",), daemon=True).start()
-        await asyncio.sleep(0)
-        global kept
-        kept = listener, clients, served, alone, waiting
-        how()
-
-    def run(how):
-        if sys.argv[1] == "uvloop":
-            import uvloop
-            loop = uvloop.new_event_loop()
-        else:
-            loop = asyncio.new_event_loop()
-        loop.run_until_complete(lively(how))
-        return loop
-"""
-
-WAYS = {
-    "return": (0, "run(lambda: None)"),
-    "close the loop": (0, "run(lambda: None).close()"),
-    "sys.exit in a task": (3, "run(lambda: sys.exit(3))"),
-    "an unhandled error": (1, "run(lambda: 1 / 0)"),
-    "an error in a thread": (
-        0,
-        "run(lambda: None); t = threading.Thread(target=lambda: 1 / 0); t.start(); t.join()",
-    ),
-    "sys.exit": (4, "run(lambda: None); sys.exit(4)"),
-    "os._exit": (5, "run(lambda: os._exit(5))"),
-    "killed": (-signal.SIGTERM, "run(lambda: os.kill(os.getpid(), 15))"),
-    "asyncio.run": (0, "asyncio.run(lively(lambda: None))"),
-    "sys.exit in asyncio.run": (6, "asyncio.run(lively(lambda: sys.exit(6)))"),
-    "in a frame": (0, "def main():\n    loop = run(lambda: None)\n    mine = kept\nmain()"),
-}
-
-
-@pytest.mark.parametrize("count", counts(1, 50))
-@pytest.mark.parametrize("way", sorted(WAYS))
-def test_a_process_with_live_links_and_waiters_ends_with_its_own_status(loop_name, way, count):
-    status, last = WAYS[way]
-    for _ in range(count):
-        ends(textwrap.dedent(LIVELY) + last + "\n", loop_name, status=status)
-
-
-def test_an_error_that_ends_a_process_is_the_only_one_that_it_shows():
-    done = ends(textwrap.dedent(LIVELY) + "run(lambda: 1 / 0)\n", "asyncio", status=1)
-    assert done.stderr.count("Traceback") == 1, done.stderr
-
-
-@ORIGINAL
-@pytest.mark.faces("asyncio")
-async def test_what_was_accepted_is_written_as_the_process_ends(world):
-    server = world.raw_listener()
-    script = """
-        import sys, netasync.blocking as na
-        conn = na.connect(sys.argv[1])
-        conn.wait_connected()
-        for number in range(300):
-            conn.send(b"%d " % number + bytes(1000))
-    """
-    ending = world.spawn(world.outside(lambda: ends(script, server.address)))
-    peer = await world.outside(server.accept)
-    received = await world.outside(peer.messages_to_end)
-    assert [int(data.split()[0]) for data in received] == list(range(300))
-    await world.join(ending)
-
-
-@ORIGINAL
-@pytest.mark.faces("asyncio")
-async def test_a_peer_that_does_not_read_does_not_keep_a_process_from_ending(world):
-    server = world.raw_listener(receive_buffer=4096)
-    script = """
-        import sys, netasync
-        room = netasync.Buffer.fixed(100_000, max_bytes=2**28)
-        conn = netasync.connect(sys.argv[1], write_buffer=room).blocking
-        conn.wait_connected()
-        for number in range(200):
-            conn.send(bytes(100_000))
-    """
-    ending = world.spawn(world.outside(lambda: ends(script, server.address)))
-    await world.outside(server.accept)
-    await world.join(ending)
-
-
-def test_a_handler_at_exit_may_still_send_and_close():
-    done = ends("""
-        import atexit, netasync.blocking as na
-        listener = na.listen(0)
-        client = na.connect(listener.address)
-        served = listener.accept()
-        def farewell():
-            client.send(b"farewell")
-            client.aio.close()
-            items = list(served)
-            assert items[1] == b"farewell" and len(items) == 3, items
-            client.close(); listener.close()
-            print("said")
-        atexit.register(farewell)
-    """)
-    assert done.stdout.split() == ["said"]
-
-
-def test_after_a_shutdown_the_end_of_the_process_has_nothing_to_warn_of():
-    run_script("""
-        import netasync
-        runtime = netasync.Runtime()
-        listener = netasync.listen(0, runtime=runtime)
-        conns = [netasync.connect(listener.address, runtime=runtime) for _ in range(10)]
-        runtime.blocking.shutdown()
-        assert all(conn.state is netasync.State.CLOSED for conn in conns)
-    """)
 
 
 # Ctrl-C

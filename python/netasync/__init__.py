@@ -6,12 +6,13 @@ you read. Everything here is for asyncio; `netasync.blocking` is the same for th
 """
 
 import atexit
+import os
 
 from . import blocking
-from ._native import Backoff, Buffer, flush_at_exit
+from ._native import Backoff, Buffer, after_fork_in_child, flush_at_exit
 from .aio import Connection, Listener, Runtime, connect, listen
 from .channels import AcceptChannel, ReadChannel, WriteChannel
-from .errors import BufferEmpty, BufferFull, ClosedError, MessageTooLarge, NetasyncError
+from .errors import BufferEmpty, BufferFull, ClosedError, ForkedError, MessageTooLarge, NetasyncError
 from .selecting import select
 from .values import Closed, Connected, Disconnected, Event, Item, ListenerStats, Reason, State, Stats
 
@@ -27,6 +28,7 @@ __all__ = [
     "Connection",
     "Disconnected",
     "Event",
+    "ForkedError",
     "Item",
     "Listener",
     "ListenerStats",
@@ -46,3 +48,4 @@ __all__ = [
 
 # What was accepted is written for at most 250 ms; then the process ends, whatever is still connected.
 atexit.register(flush_at_exit)
+os.register_at_fork(after_in_child=after_fork_in_child)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from . import _native
 from ._native import Await, Backoff, Buffer
 from .channels import AcceptChannel, ReadChannel, WriteChannel
+from .errors import ForkedError
 from .values import Closed
 
 if TYPE_CHECKING:
@@ -274,7 +275,12 @@ class Connection(_native.TaskConnection):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self.aclose()
+        try:
+            await self.aclose()
+        except ForkedError:
+            # What leaves the block in a forked child says more: a SystemExit, say.
+            if kind is None:
+                raise
 
     @property
     def read_chan(self) -> ReadChannel:
@@ -327,7 +333,12 @@ class Listener(_native.TaskListener):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self.aclose()
+        try:
+            await self.aclose()
+        except ForkedError:
+            # What leaves the block in a forked child says more: a SystemExit, say.
+            if kind is None:
+                raise
 
     @property
     def accept_chan(self) -> AcceptChannel:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, ParamSpec
 
 from . import _native, aio
 from ._native import select
+from .errors import ForkedError
 from .values import Closed
 
 if TYPE_CHECKING:
@@ -65,7 +66,12 @@ class Connection(_native.ThreadConnection):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        try:
+            self.close()
+        except ForkedError:
+            # What leaves the block in a forked child says more: a SystemExit, say.
+            if kind is None:
+                raise
 
     @property
     def read_chan(self) -> ReadChannel:
@@ -99,7 +105,12 @@ class Listener(_native.ThreadListener):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        try:
+            self.close()
+        except ForkedError:
+            # What leaves the block in a forked child says more: a SystemExit, say.
+            if kind is None:
+                raise
 
     @property
     def accept_chan(self) -> AcceptChannel:

@@ -7,7 +7,8 @@ The network never raises. What a peer or the world does is a value, `Disconnecte
     ├── ClosedError        sending on a handle that has ended
     ├── BufferFull         not waiting, and no room      (also asyncio.QueueFull, queue.Full)
     ├── BufferEmpty        not waiting, and nothing there (also asyncio.QueueEmpty, queue.Empty)
-    └── MessageTooLarge    a message above max_size      (also ValueError)
+    ├── MessageTooLarge    a message above max_size      (also ValueError)
+    └── ForkedError        a handle of the parent process, in a forked child
 
 Built-in exceptions stand for the rest: `TimeoutError` for a `timeout=` that ran out, `TypeError` and
 `ValueError` for a wrong argument, `OSError` for an address that cannot be bound.
@@ -16,7 +17,7 @@ Built-in exceptions stand for the rest: `TimeoutError` for a `timeout=` that ran
 import asyncio
 import queue
 
-__all__ = ["BufferEmpty", "BufferFull", "ClosedError", "MessageTooLarge", "NetasyncError"]
+__all__ = ["BufferEmpty", "BufferFull", "ClosedError", "ForkedError", "MessageTooLarge", "NetasyncError"]
 
 
 class NetasyncError(Exception):
@@ -69,6 +70,17 @@ class MessageTooLarge(NetasyncError, ValueError):
     Raised by every call that sends, before anything of the message was accepted. The caller is responsible:
     send it in parts, or raise `max_size` on both sides. The text names the limit and the message's length,
     in bytes.
+    """
+
+    __module__ = "netasync"
+
+
+class ForkedError(NetasyncError):
+    """The handle belongs to the parent process, and this is a child that `os.fork` made.
+
+    Raised in the child by every call on a connection, listener, channel or runtime that was made before the
+    fork, also by a wait that had begun. Nothing was sent or taken, and the parent's links go on. The child
+    opens handles of its own.
     """
 
     __module__ = "netasync"

@@ -3,7 +3,7 @@
 use std::any::Any;
 use std::sync::{Arc, Weak};
 
-use parking_lot::Mutex;
+use super::lock::Mutex;
 
 use super::link::Link;
 use crate::proto::events::Reason;
@@ -23,8 +23,11 @@ impl Handle {
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        self.link.give_up_seat();
-        self.link.close(Reason::ClosedHere);
+        // In a forked child the connection is the parent's, which may hold on to it.
+        if self.link.birth().is_here() {
+            self.link.give_up_seat();
+            self.link.close(Reason::ClosedHere);
+        }
     }
 }
 

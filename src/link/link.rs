@@ -8,12 +8,13 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering}
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use parking_lot::{Mutex, MutexGuard};
+use super::lock::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
 use super::clock;
 use super::dial::Dialed;
 use super::driver::{Driver, LoopDriver, Reading};
+use super::fork::Birth;
 use super::net::Socket;
 use super::seats::Seat;
 use super::wake::{Bell, WaitList, Waker};
@@ -101,6 +102,7 @@ pub struct Status {
 
 pub struct Link {
     me: Weak<Self>,
+    birth: Birth,
     id: u64,
     role: Role,
     options: Options,
@@ -167,6 +169,7 @@ impl Link {
         let max_size = AtomicUsize::new(options.max_size);
         Arc::new_cyclic(|me| Self {
             me: me.clone(),
+            birth: Birth::here(),
             id,
             role,
             options,
@@ -188,6 +191,11 @@ impl Link {
             is_ending: AtomicBool::new(false),
             seat: Mutex::default(),
         })
+    }
+
+    /// Asked before anything else is, in a process that may have been forked.
+    pub fn birth(&self) -> Birth {
+        self.birth
     }
 
     pub fn id(&self) -> u64 {

@@ -6,11 +6,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::Mutex;
+use super::lock::Mutex;
 use tokio::sync::Notify;
 
 use super::clock;
 use super::dial::Dialed;
+use super::fork::Birth;
 use super::handle::{Handle, WeakHandle};
 use super::net::{Acceptor, Bound};
 use super::reception::Reception;
@@ -26,6 +27,7 @@ use crate::proto::options::{Options, Protocol};
 const EXHAUSTED_REST: Duration = Duration::from_millis(100);
 
 pub struct Listener {
+    birth: Birth,
     address: SocketAddr,
     options: Options,
     accepting: Accepting,
@@ -94,6 +96,7 @@ impl Listener {
         };
         let name = options.name.clone();
         Arc::new(Self {
+            birth: Birth::here(),
             address,
             options,
             accepting,
@@ -106,6 +109,11 @@ impl Listener {
             closed: Bell::default(),
             name,
         })
+    }
+
+    /// Asked before anything else is, in a process that may have been forked.
+    pub fn birth(&self) -> Birth {
+        self.birth
     }
 
     pub fn address(&self) -> String {

@@ -5,12 +5,16 @@
 pub mod clock;
 pub mod dial;
 pub mod driver;
+pub mod fork;
 mod greeting;
 pub mod handle;
 #[expect(clippy::module_inception, reason = "the connection that every handle shares")]
 pub mod link;
 pub mod listener;
+pub mod lock;
 pub mod net;
+#[cfg(test)]
+mod panics;
 pub mod read;
 mod reception;
 pub mod runtime;

@@ -1,19 +1,23 @@
 //! The only file that names sockets, and the only one outside `py` with unsafe code. What is Linux's
 //! own stands here: eventfd, `MSG_NOSIGNAL`, `TCP_INFO`.
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "this is where the sockets live")]
-#![allow(unsafe_code, reason = "TCP_INFO and the signal mask have no safe binding here; each block says why it holds")]
+#![allow(
+    unsafe_code,
+    reason = "TCP_INFO, the signal mask and fork have no safe binding here; each block says why it holds"
+)]
 
 use std::io::{self, IoSlice};
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec};
-use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown};
+use rustix::io::{DupFlags, Errno};
+use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown, SocketFlags};
 use tokio::io::unix::AsyncFd;
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
+use super::fork::{Descriptor, KnownTo};
 use crate::proto::options::Options;
 
 /// The kernel's send buffer where the round trip is below `SHORT_PATH`: letting it grow costs a
@@ -24,16 +28,22 @@ const SHORT_PATH: Duration = Duration::from_millis(1);
 /// A connected, non-blocking TCP socket. tokio does not watch it unless somebody asks for that.
 #[derive(Debug)]
 pub struct Socket {
-    fd: OwnedFd,
+    fd: Descriptor,
 }
 
 impl Socket {
+    /// One that is not connected yet.
+    fn new(address: SocketAddr) -> io::Result<Self> {
+        let open = || Ok(stream_socket(address)?.into());
+        Ok(Self { fd: Descriptor::open(open)? })
+    }
+
     /// Reads what is there into `buffer`; 0 is the end of the stream.
     pub fn recv(&self, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
             match rustix::net::recv(&self.fd, &mut *buffer, RecvFlags::DONTWAIT) {
                 Ok((_, length)) => return Ok(length),
-                Err(rustix::io::Errno::INTR) => {}
+                Err(Errno::INTR) => {}
                 Err(error) => return Err(error.into()),
             }
         }
@@ -46,10 +56,26 @@ impl Socket {
             let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
             match rustix::net::sendmsg(&self.fd, parts, &mut control, flags) {
                 Ok(length) => return Ok(length),
-                Err(rustix::io::Errno::INTR) => {}
+                Err(Errno::INTR) => {}
                 Err(error) => return Err(error.into()),
             }
         }
+    }
+
+    /// The number, for an event loop to watch until this is dropped.
+    pub fn lend(&self) -> RawFd {
+        self.fd.lend()
+    }
+
+    fn accept(&self) -> io::Result<(Self, SocketAddr)> {
+        let mut peer = None;
+        let fd = Descriptor::open(|| {
+            let (fd, address) = rustix::net::acceptfrom_with(&self.fd, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)?;
+            peer = address;
+            Ok(fd)
+        })?;
+        let peer = peer.and_then(|peer| SocketAddr::try_from(peer).ok());
+        Ok((Self { fd }, peer.ok_or(io::ErrorKind::AddrNotAvailable)?))
     }
 
     /// Ends our stream; the peer's goes on.
@@ -116,24 +142,35 @@ pub fn watch(socket: Arc<Socket>, interest: tokio::io::Interest) -> io::Result<A
     watch.map_err(|error| error.into_parts().1)
 }
 
+/// A non-blocking TCP socket for addresses of this kind.
+fn stream_socket(address: SocketAddr) -> io::Result<socket2::Socket> {
+    let kind = socket2::Type::STREAM.nonblocking().cloexec();
+    socket2::Socket::new_raw(socket2::Domain::for_address(address), kind, Some(socket2::Protocol::TCP))
+}
+
 /// Dials one address. Dropping the future gives the socket back.
 pub async fn dial(address: SocketAddr, local: Option<SocketAddr>, options: &Options) -> io::Result<Socket> {
-    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    let socket = Socket::new(address)?;
     if let Some(local) = local {
-        socket.set_reuseaddr(true)?;
-        socket.bind(local)?;
+        let socket = socket2::SockRef::from(&socket);
+        socket.set_reuse_address(true)?;
+        socket.bind(&local.into())?;
     }
-    let stream = socket.connect(address).await?;
-    if stream.local_addr()? == stream.peer_addr()? {
+    match rustix::net::connect(&socket, &address) {
+        Ok(()) | Err(Errno::INPROGRESS) => {}
+        Err(error) => return Err(error.into()),
+    }
+    let socket = Arc::new(socket);
+    watch(Arc::clone(&socket), tokio::io::Interest::WRITABLE)?.writable().await?.retain_ready();
+    let socket = Arc::into_inner(socket).expect("nobody watches it any more");
+    let ends = socket2::SockRef::from(&socket);
+    if let Some(error) = ends.take_error()? {
+        return Err(error);
+    }
+    if ends.local_addr()?.as_socket() == ends.peer_addr()?.as_socket() {
         // Both ends of a dial on loopback can turn out to be one socket (simultaneous open).
         return Err(io::Error::new(io::ErrorKind::ConnectionRefused, "dialled itself"));
     }
-    adopt(stream, options)
-}
-
-/// Takes the socket out of tokio's hands.
-fn adopt(stream: TcpStream, options: &Options) -> io::Result<Socket> {
-    let socket = Socket { fd: stream.into_std()?.into() };
     socket.configure(options)?;
     Ok(socket)
 }
@@ -146,57 +183,72 @@ pub async fn lookup(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
     Ok(tokio::net::lookup_host((host, port)).await?.collect())
 }
 
-/// A socket that accepts, on the runtime.
-pub struct Acceptor {
-    listener: TcpListener,
-}
-
 /// A socket that is bound and listens, which no runtime knows yet.
-pub struct Bound(std::net::TcpListener);
+pub struct Bound(Socket);
 
 /// Binds and listens, before any runtime is there.
 pub fn bind(address: SocketAddr) -> io::Result<Bound> {
-    let domain = socket2::Domain::for_address(address);
-    let socket = socket2::Socket::new(domain, socket2::Type::STREAM, Some(socket2::Protocol::TCP))?;
+    let bound = Socket::new(address)?;
+    let socket = socket2::SockRef::from(&bound);
     socket.set_reuse_address(true)?;
     if address.is_ipv6() {
         socket.set_only_v6(false)?;
     }
     socket.bind(&address.into())?;
     socket.listen(1024)?;
-    socket.set_nonblocking(true)?;
-    Ok(Bound(socket.into()))
+    Ok(Bound(bound))
 }
 
 impl Bound {
     /// The address with the port that the system has picked.
     pub fn address(&self) -> io::Result<SocketAddr> {
-        self.0.local_addr()
+        let address = socket2::SockRef::from(&self.0).local_addr()?;
+        address.as_socket().ok_or_else(|| io::ErrorKind::AddrNotAvailable.into())
     }
+}
+
+/// A socket that accepts, on the runtime.
+pub struct Acceptor {
+    listener: AsyncFd<Arc<Socket>>,
 }
 
 impl Acceptor {
     /// Must be called on the runtime.
     pub fn new(bound: Bound) -> io::Result<Self> {
-        Ok(Self { listener: TcpListener::from_std(bound.0)? })
+        Ok(Self { listener: watch(Arc::new(bound.0), tokio::io::Interest::READABLE)? })
     }
 
     /// The next connection and its peer's address.
     pub async fn accept(&self, options: &Options) -> io::Result<(Socket, SocketAddr)> {
-        let (stream, peer) = self.listener.accept().await?;
-        Ok((adopt(stream, options)?, peer))
+        loop {
+            let mut ready = self.listener.readable().await?;
+            match self.listener.get_ref().accept() {
+                Ok((socket, peer)) => {
+                    socket.configure(options)?;
+                    return Ok((socket, peer));
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => ready.clear_ready(),
+                Err(error) => return Err(error),
+            }
+        }
     }
 }
 
 /// A descriptor that becomes readable when somebody signals it.
 #[derive(Debug)]
 pub struct Signal {
-    fd: OwnedFd,
+    fd: Descriptor,
 }
 
 impl Signal {
     pub fn new() -> io::Result<Self> {
-        Ok(Self { fd: rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)? })
+        let open = || Ok(rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
+        Ok(Self { fd: Descriptor::open(open)? })
+    }
+
+    /// The number, for an event loop to watch until this is dropped.
+    pub fn lend(&self) -> RawFd {
+        self.fd.lend()
     }
 
     pub fn set(&self) {
@@ -268,6 +320,27 @@ pub fn block_signals() {
         let mut set: libc::sigset_t = std::mem::zeroed();
         libc::sigfillset(&raw mut set);
         libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut());
+    }
+}
+
+/// Has these called around every `fork` of this process, for as long as it lives.
+pub(super) fn at_fork(before: extern "C" fn(), in_parent: extern "C" fn(), in_child: extern "C" fn()) {
+    // SAFETY: the functions live as long as the library, which nothing unloads; what they may do in the
+    // child is theirs to know.
+    let outcome = unsafe { libc::pthread_atfork(Some(before), Some(in_parent), Some(in_child)) };
+    assert_eq!(outcome, 0, "there is memory for three pointers");
+}
+
+/// Closes what this process inherited; where a loop knows the number, something mute takes its place.
+pub(super) fn leave_all(descriptors: impl IntoIterator<Item = (RawFd, KnownTo)>) {
+    let mute = rustix::event::eventfd(0, EventfdFlags::CLOEXEC);
+    for (descriptor, known_to) in descriptors {
+        // SAFETY: it was open in the parent when that forked, and its owner here never closes it.
+        let mut descriptor = unsafe { OwnedFd::from_raw_fd(descriptor) };
+        let Some(mute) = mute.as_ref().ok().filter(|_| known_to == KnownTo::ALoop) else { continue };
+        // It fails only for numbers that are not open; then there is nothing to leave.
+        let _ = rustix::io::dup3(mute, &mut descriptor, DupFlags::CLOEXEC);
+        let _ = descriptor.into_raw_fd();
     }
 }
 

@@ -7,11 +7,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use parking_lot::MutexGuard;
-
 use super::clock;
 use super::driver::{Driver, LoopDriver};
 use super::link::{Link, Rx, StreamEnd, Tx};
+use super::lock::MutexGuard;
 use super::net::{self, Interest, Signal, Socket};
 use super::wake::{Wake, Waker};
 use super::write::Then;

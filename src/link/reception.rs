@@ -5,13 +5,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use parking_lot::Mutex;
 use tokio::task::AbortHandle;
 
 use super::clock;
 use super::dial::Dialed;
 use super::greeting::Hearing;
 use super::listener::{Listener, NoPlace, Place, Wire};
+use super::lock::Mutex;
 use super::net::Socket;
 use super::runtime::Runtime;
 use crate::proto::Moment;

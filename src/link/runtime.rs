@@ -7,11 +7,12 @@ use std::sync::{Arc, Weak, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use parking_lot::Mutex;
+use super::lock::Mutex;
 use tokio::sync::Notify;
 
 use super::clock;
 use super::dial::{Dialed, Route};
+use super::fork::Birth;
 use super::link::Link;
 use super::listener::{Listener, PortFree};
 use super::net::{self, Bound};
@@ -44,8 +45,8 @@ struct Members {
     listeners: HashMap<u64, Weak<Listener>>,
 }
 
-#[derive(Default)]
 pub struct Runtime {
+    birth: Birth,
     stage: Mutex<Stage>,
     members: Mutex<Members>,
     member_left: Notify,
@@ -60,7 +61,27 @@ pub struct Runtime {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ShutDown;
 
+impl Default for Runtime {
+    fn default() -> Self {
+        Self {
+            birth: Birth::here(),
+            stage: Mutex::default(),
+            members: Mutex::default(),
+            member_left: Notify::new(),
+            stop: Notify::new(),
+            stop_within: Mutex::default(),
+            is_done: Mutex::default(),
+            done: Bell::default(),
+        }
+    }
+}
+
 impl Runtime {
+    /// Asked before anything else is, in a process that may have been forked.
+    pub fn birth(&self) -> Birth {
+        self.birth
+    }
+
     pub fn is_running(&self) -> bool {
         matches!(*self.stage.lock(), Stage::Running { .. })
     }
@@ -112,13 +133,13 @@ impl Runtime {
         let handle = self.handle()?;
         let id = next_id();
         self.members.lock().listeners.insert(id, Arc::downgrade(listener));
+        let leaving = Leaving { runtime: Arc::clone(self), id };
         let port_free = PortFree(Arc::clone(listener));
-        let runtime = Arc::clone(self);
         handle.spawn(async move {
-            port_free.0.run(&runtime, socket).await;
-            drop(port_free);
-            runtime.members.lock().listeners.remove(&id);
-            runtime.member_left.notify_one();
+            let leaving = leaving;
+            // Dropped before the one above, however that comes.
+            let port_free = port_free;
+            port_free.0.run(&leaving.runtime, socket).await;
         });
         if self.is_shut_down() {
             // Bound in the moment of shutting down.
@@ -259,7 +280,7 @@ impl Runtime {
     }
 }
 
-/// Signs a connection off, also when its supervisor panicked.
+/// Signs a connection or a listener off, also when its task panicked.
 struct Leaving {
     runtime: Arc<Runtime>,
     id: u64,
@@ -267,7 +288,10 @@ struct Leaving {
 
 impl Drop for Leaving {
     fn drop(&mut self) {
-        self.runtime.members.lock().links.remove(&self.id);
+        let mut members = self.runtime.members.lock();
+        members.links.remove(&self.id);
+        members.listeners.remove(&self.id);
+        drop(members);
         self.runtime.member_left.notify_one();
     }
 }

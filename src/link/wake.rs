@@ -5,7 +5,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use parking_lot::Mutex;
+use super::lock::Mutex;
 
 /// One that waits. Waking never blocks, never touches Python, and may come once too often.
 pub trait Wake: Send + Sync {

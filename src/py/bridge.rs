@@ -8,7 +8,7 @@ use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock, Weak};
 
-use parking_lot::Mutex;
+use crate::link::lock::Mutex;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -18,9 +18,13 @@ use pyo3::types::{PyWeakrefMethods, PyWeakrefReference};
 use super::callback::{self, Callback, Task};
 use super::waiter::LoopWaiter;
 use crate::link::driver::LoopDriver;
+use crate::link::fork::Birth;
 use crate::link::link::Link;
 use crate::link::net::{Signal, Socket};
 use crate::link::write::Then;
+
+/// Waiters that are remembered at least, whether they still wait or not.
+const REMEMBERED: usize = 16;
 
 /// Tasks that one callback resumes at most, so that others get their turn.
 const RESUMES: usize = 64;
@@ -42,6 +46,7 @@ struct Inbound {
 }
 
 pub struct Bridge {
+    birth: Birth,
     id: usize,
     /// Weak: the loop owns the callbacks that own this.
     event_loop: Py<PyWeakrefReference>,
@@ -51,6 +56,10 @@ pub struct Bridge {
     watched: Mutex<HashMap<u64, Watched>>,
     corked: Mutex<Vec<Arc<Link>>>,
     waiters: AtomicUsize,
+    /// All that wait, and some that have gone. The loop's end is theirs, though it does not tell them: whoever
+    /// waits and its task keep each other alive. Locked with the interpreter attached only, and let go of
+    /// before anything of Python's runs.
+    remembered: Mutex<Vec<Weak<LoopWaiter>>>,
     me: Weak<Self>,
 }
 
@@ -77,7 +86,7 @@ impl LoopDriver for Bridge {
     }
 
     fn is_alive(&self) -> bool {
-        self.is_alive.load(Ordering::Acquire)
+        self.is_alive.load(Ordering::Acquire) && self.is_here()
     }
 
     fn id(&self) -> usize {
@@ -109,7 +118,7 @@ impl Bridge {
     fn of(event_loop: &Bound<'_, PyAny>) -> PyResult<Arc<Self>> {
         let py = event_loop.py();
         let known: Vec<Arc<Self>> = BRIDGES.lock().clone();
-        for bridge in &known {
+        for bridge in known.iter().filter(|bridge| bridge.is_here()) {
             let is_closed = match bridge.event_loop.bind(py).upgrade() {
                 Some(other) if other.is(event_loop) => return Ok(Arc::clone(bridge)),
                 Some(other) => other.call_method0(intern!(py, "is_closed"))?.is_truthy()?,
@@ -121,6 +130,7 @@ impl Bridge {
         }
         let event_loop = PyWeakrefReference::new(event_loop)?.unbind();
         let bridge = Arc::new_cyclic(|me| Self {
+            birth: Birth::here(),
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             event_loop,
             is_alive: AtomicBool::new(true),
@@ -128,6 +138,7 @@ impl Bridge {
             watched: Mutex::default(),
             corked: Mutex::default(),
             waiters: AtomicUsize::new(0),
+            remembered: Mutex::default(),
             me: me.clone(),
         });
         let mut bridges = BRIDGES.lock();
@@ -161,8 +172,20 @@ impl Bridge {
         true
     }
 
-    pub fn waiter_came(&self) {
+    /// False in a forked child, where nothing of this may be touched.
+    pub fn is_here(&self) -> bool {
+        self.birth.is_here()
+    }
+
+    pub fn waiter_came(&self, waiter: &Arc<LoopWaiter>) {
         self.waiters.fetch_add(1, Ordering::Relaxed);
+        let mut remembered = self.remembered.lock();
+        if remembered.len() == remembered.capacity() {
+            remembered.retain(|waiter| waiter.strong_count() > 0);
+            let more = REMEMBERED.max(remembered.len());
+            remembered.reserve(more);
+        }
+        remembered.push(Arc::downgrade(waiter));
     }
 
     pub fn waiter_left(&self) {
@@ -203,16 +226,17 @@ impl Bridge {
 
     /// The loop is closed or gone: its descriptors and callbacks are no use any more.
     pub(super) fn end(&self) {
+        if !self.is_here() {
+            return;
+        }
         let inbound = {
             let mut inbound = self.inbound.lock();
             self.is_alive.store(false, Ordering::Release);
             std::mem::take(&mut *inbound)
         };
-        for work in &inbound.work {
-            if let Work::Resume(waiter) = work {
-                // Its task will never run; what it holds goes, and its wake goes on to the next.
-                waiter.forget();
-            }
+        for waiter in self.waiting() {
+            // Its task will never run; what it holds goes, and its wake goes on to the next.
+            waiter.forget();
         }
         let watched = std::mem::take(&mut *self.watched.lock());
         let corked = std::mem::take(&mut *self.corked.lock());
@@ -223,6 +247,10 @@ impl Bridge {
         drop((inbound, watched));
     }
 
+    fn waiting(&self) -> Vec<Arc<LoopWaiter>> {
+        self.remembered.lock().iter().filter_map(Weak::upgrade).collect()
+    }
+
     fn strong(&self) -> PyResult<Arc<Self>> {
         self.me.upgrade().ok_or_else(|| PyRuntimeError::new_err("the event loop is gone"))
     }
@@ -230,7 +258,7 @@ impl Bridge {
     fn open_signal(&self, py: Python<'_>) -> PyResult<()> {
         let signal = Arc::new(Signal::new()?);
         let callback = Callback { bridge: self.strong()?, task: Task::Drain(Arc::clone(&signal)) };
-        self.event_loop(py)?.call_method1(intern!(py, "add_reader"), (signal.as_raw_fd(), callback))?;
+        self.event_loop(py)?.call_method1(intern!(py, "add_reader"), (signal.lend(), callback))?;
         let mut inbound = self.inbound.lock();
         inbound.signal = Some(signal);
         inbound.is_told = false;
@@ -258,7 +286,8 @@ impl Bridge {
     /// Does what lies there. From loop-level callbacks only: a task that runs could not be entered.
     pub(super) fn work(&self, py: Python<'_>) -> PyResult<()> {
         let mut resumed = 0;
-        loop {
+        // A task that was resumed may have forked: its child comes back here too.
+        while self.is_here() {
             let next = {
                 let mut inbound = self.inbound.lock();
                 let next = if resumed < RESUMES { inbound.work.pop_front() } else { None };
@@ -287,6 +316,7 @@ impl Bridge {
                 return Err(error);
             }
         }
+        Ok(())
     }
 
     /// From now until `work`, wakes come without a write to the descriptor.
@@ -325,7 +355,7 @@ impl Bridge {
         }
         if let Some(new) = new {
             let callback = Callback { bridge: self.strong()?, task: task() };
-            event_loop.call_method1(add, (new.as_raw_fd(), callback))?;
+            event_loop.call_method1(add, (new.lend(), callback))?;
         }
         Ok(())
     }
@@ -369,4 +399,19 @@ pub fn forget_closed_loops(py: Python<'_>) {
         }
     }
     BRIDGES.lock().retain(|bridge| bridge.is_alive());
+}
+
+/// In a forked child: the loops are the parent's. Should the child run one of them all the same, the tasks
+/// that wait there look again.
+pub fn leave_to_parent(py: Python<'_>) {
+    let (ours, of_parent) = BRIDGES.lock().drain(..).partition(|bridge| bridge.is_here());
+    *BRIDGES.lock() = ours;
+    for bridge in of_parent {
+        for waiter in bridge.waiting() {
+            // A loop that is closed, or another thread's in debug mode: then its tasks run nowhere.
+            let _ = waiter.resume_soon(py);
+        }
+        // Never taken apart: another thread may have been at it.
+        std::mem::forget(bridge);
+    }
 }

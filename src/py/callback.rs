@@ -19,7 +19,7 @@ thread_local! {
 
 /// The bridge whose callback runs in this thread now.
 pub fn calling() -> Option<Arc<Bridge>> {
-    CALLING.with_borrow(Clone::clone)
+    CALLING.with_borrow(|calling| calling.as_ref().filter(|calling| calling.is_here()).cloned())
 }
 
 /// What to do when called.
@@ -44,6 +44,9 @@ pub struct Callback {
 #[pymethods]
 impl Callback {
     fn __call__(&self, py: Python<'_>) -> PyResult<()> {
+        if !self.bridge.is_here() {
+            return Ok(());
+        }
         let _calling = Calling::enter(&self.bridge);
         match &self.task {
             Task::Read(link) => {
@@ -76,7 +79,7 @@ impl Callback {
 impl Drop for Callback {
     fn drop(&mut self) {
         let Task::Drain(signal) = &self.task else { return };
-        if self.bridge.is_woken_by(signal) {
+        if self.bridge.is_here() && self.bridge.is_woken_by(signal) {
             self.bridge.end();
         }
     }

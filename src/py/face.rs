@@ -1,8 +1,10 @@
 //! The Python objects that stand for one connection: at most one of each kind is alive at a time.
 
+use std::ffi::CStr;
 use std::sync::Arc;
 
-use parking_lot::Mutex;
+use crate::link::lock::Mutex;
+use pyo3::exceptions::PyResourceWarning;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyType, PyWeakrefMethods, PyWeakrefReference};
@@ -59,6 +61,20 @@ pub fn face(py: Python<'_>, handle: &Arc<Handle>, kind: Face) -> PyResult<Py<PyA
         *place = Some(weak);
     }
     Ok(face.unbind())
+}
+
+/// Says that a handle was dropped and not closed. It may have been dropped while an exception is on its way:
+/// that one comes back, as if nobody had been here.
+pub fn warn_of_drop(text: &CStr) {
+    Python::attach(|py| {
+        let on_its_way = PyErr::take(py);
+        if let Err(error) = PyErr::warn(py, &py.get_type::<PyResourceWarning>(), text, 1) {
+            error.write_unraisable(py, None);
+        }
+        if let Some(error) = on_its_way {
+            error.restore(py);
+        }
+    });
 }
 
 /// What faces are made from; users never see it.

@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use pyo3::exceptions::{PyResourceWarning, PyValueError};
+use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
 use super::convert::{Integer, Number, Payload, check_confirm, timeout};
 use super::events;
-use super::face::{Core, Face, face};
+use super::face::{Core, Face, face, warn_of_drop};
+use super::forked::{OF_PARENT, own};
 use super::operation::{self, Operation, with_accepted};
 use super::park::run;
 use super::waiting::{Await, is_turn_over, spend};
@@ -28,13 +29,14 @@ pub struct Connection {
 }
 
 impl Connection {
-    pub fn link(&self) -> &Arc<Link> {
-        &self.handle.link
+    pub fn link(&self) -> PyResult<&Arc<Link>> {
+        own(&self.handle.link)
     }
 
     fn send(&self, data: &Bound<'_, PyAny>, from: From) -> PyResult<Option<Py<PyAny>>> {
-        let payload = Payload::new(data, self.link())?;
-        operation::send(data.py(), self.link(), payload.as_slice(), from)
+        let link = self.link()?;
+        let payload = Payload::new(data, link)?;
+        operation::send(data.py(), link, payload.as_slice(), from)
     }
 }
 
@@ -48,37 +50,37 @@ impl Connection {
     /// Where the connection is in its life, as a `State`. Never waits; any thread.
     #[getter]
     fn state(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
-        events::state(py, self.link().status().state)
+        events::state(py, self.link()?.status().state)
     }
 
     /// The peer's address as a `str` usable as a target, or None while the link is down.
     #[getter]
-    fn peer(&self) -> Option<String> {
-        self.link().status().connected.map(|connected| connected.peer)
+    fn peer(&self) -> PyResult<Option<String>> {
+        Ok(self.link()?.status().connected.map(|connected| connected.peer))
     }
 
     /// The public name of the session, or None before the first one. On `net.async`, which knows no
     /// sessions, always None.
     #[getter]
-    fn session(&self) -> Option<String> {
-        self.link().status().session
+    fn session(&self) -> PyResult<Option<String>> {
+        Ok(self.link()?.status().session)
     }
 
     /// Seconds of the last measured round trip, or None before the first. On `net.async` always None.
     #[getter]
-    fn latency(&self) -> Option<f64> {
-        self.link().latency().map(|latency| latency.as_secs_f64())
+    fn latency(&self) -> PyResult<Option<f64>> {
+        Ok(self.link()?.latency().map(|latency| latency.as_secs_f64()))
     }
 
     /// The name given with `name=`, or None.
     #[getter]
-    fn name(&self) -> Option<String> {
-        self.link().options().name.clone()
+    fn name(&self) -> PyResult<Option<String>> {
+        Ok(self.link()?.options().name.clone())
     }
 
     /// A frozen `Stats`, in messages and bytes. Never waits; any thread.
     fn stats(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
-        events::stats(py, &self.link().stats())
+        events::stats(py, &self.link()?.stats())
     }
 
     /// The next item.
@@ -90,7 +92,7 @@ impl Connection {
     ///     BufferEmpty: nothing is there.
     fn recv_nowait(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
         let empty = || events::error_class(py, "BufferEmpty", "nothing is there to receive");
-        operation::recv(py, self.link())?.ok_or_else(empty)
+        operation::recv(py, self.link()?)?.ok_or_else(empty)
     }
 
     /// Accepts a message without waiting.
@@ -112,43 +114,46 @@ impl Connection {
     }
 
     /// Ends now; what was not begun is discarded. Returns at once; the next item is `Closed`.
-    fn abort(&self) {
-        self.link().abort(Reason::Aborted);
+    fn abort(&self) -> PyResult<()> {
+        self.link()?.abort(Reason::Aborted);
+        Ok(())
     }
 
     fn __repr__(slf: &Bound<'_, Self>) -> PyResult<String> {
-        let this = slf.get();
-        let status = this.link().status();
-        let state = format!("{:?}", status.state).to_lowercase();
-        let peer = status.connected.map_or(String::new(), |connected| format!(" to {}", connected.peer));
-        let name = this.link().options().name.as_ref().map_or(String::new(), |name| format!(" {name:?}"));
+        let link = &slf.get().handle.link;
+        let name = link.options().name.as_ref().map_or(String::new(), |name| format!(" {name:?}"));
+        let condition = if link.birth().is_here() {
+            let status = link.status();
+            let state = format!("{:?}", status.state).to_lowercase();
+            let peer = status.connected.map_or(String::new(), |connected| format!(" to {}", connected.peer));
+            state + &peer
+        } else {
+            String::from(OF_PARENT)
+        };
         let class = slf.get_type();
-        Ok(format!("<{}.{}{name} {state}{peer}>", class.module()?, class.qualname()?))
+        Ok(format!("<{}.{}{name} {condition}>", class.module()?, class.qualname()?))
     }
 
     /// Drops what arrives from now on; what had arrived can be taken, then only values come.
-    fn _close_reading(&self) {
-        self.link().close_reading();
+    fn _close_reading(&self) -> PyResult<()> {
+        self.link()?.close_reading();
+        Ok(())
     }
 
     /// Starts to close and returns at once.
-    fn _close(&self) {
-        self.link().close(Reason::ClosedHere);
+    fn _close(&self) -> PyResult<()> {
+        self.link()?.close(Reason::ClosedHere);
+        Ok(())
     }
 }
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        let state = self.link().status().state;
-        if Arc::strong_count(&self.handle) > 1 || matches!(state, State::Closing | State::Closed) {
-            return;
+        let is_last = Arc::strong_count(&self.handle) == 1;
+        let link = &self.handle.link;
+        if is_last && link.birth().is_here() && !matches!(link.status().state, State::Closing | State::Closed) {
+            warn_of_drop(c"a netasync connection was dropped without close()");
         }
-        Python::attach(|py| {
-            let text = c"a netasync connection was dropped without close()";
-            if let Err(error) = PyErr::warn(py, &py.get_type::<PyResourceWarning>(), text, 1) {
-                error.write_unraisable(py, None);
-            }
-        });
     }
 }
 
@@ -165,7 +170,7 @@ impl TaskConnection {
 
     /// The next item, or an `Await` for it: one call either way, since every one costs.
     fn _recv(slf: &Bound<'_, Self>) -> PyResult<Py<PyAny>> {
-        let link = slf.as_super().get().link();
+        let link = slf.as_super().get().link()?;
         if !is_turn_over()
             && let Some(item) = operation::recv(slf.py(), link)?
         {
@@ -178,7 +183,7 @@ impl TaskConnection {
 
     /// True or False, or an `Await` for that.
     fn _send(slf: &Bound<'_, Self>, data: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
-        let (py, link) = (slf.py(), slf.as_super().get().link());
+        let (py, link) = (slf.py(), slf.as_super().get().link()?);
         let payload = Payload::new(data, link)?;
         if !is_turn_over()
             && let Some(sent) = operation::send(py, link, payload.as_slice(), From::Loop)?
@@ -191,27 +196,27 @@ impl TaskConnection {
     }
 
     fn _wait_recv_many(slf: &Bound<'_, Self>, limit: Integer) -> PyResult<Await> {
-        Ok(Await::new(Operation::RecvMany(link_of(slf), check_limit(limit)?)))
+        Ok(Await::new(Operation::RecvMany(link_of(slf)?, check_limit(limit)?)))
     }
 
     fn _wait_send_many(slf: &Bound<'_, Self>, source: &Bound<'_, PyAny>) -> PyResult<Await> {
-        Ok(Await::new(Operation::send_many(link_of(slf), source)?))
+        Ok(Await::new(Operation::send_many(link_of(slf)?, source)?))
     }
 
     fn _wait_flush(slf: &Bound<'_, Self>) -> PyResult<Await> {
-        Ok(Await::new(Operation::flush(slf.py(), link_of(slf))?))
+        Ok(Await::new(Operation::flush(slf.py(), link_of(slf)?)?))
     }
 
     fn _wait_finish(slf: &Bound<'_, Self>, timeout: Option<Number>) -> PyResult<Await> {
-        Ok(Await::new(Operation::finish(slf.py(), link_of(slf), self::timeout(timeout)?)?))
+        Ok(Await::new(Operation::finish(slf.py(), link_of(slf)?, self::timeout(timeout)?)?))
     }
 
-    fn _wait_connected(slf: &Bound<'_, Self>) -> Await {
-        Await::new(Operation::connected(link_of(slf)))
+    fn _wait_connected(slf: &Bound<'_, Self>) -> PyResult<Await> {
+        Ok(Await::new(Operation::connected(link_of(slf)?)))
     }
 
-    fn _wait_closed(slf: &Bound<'_, Self>) -> Await {
-        Await::new(Operation::Closed(link_of(slf)))
+    fn _wait_closed(slf: &Bound<'_, Self>) -> PyResult<Await> {
+        Ok(Await::new(Operation::Closed(link_of(slf)?)))
     }
 
     fn _check_confirm(_slf: &Bound<'_, Self>, confirm: Option<&str>) -> PyResult<()> {
@@ -219,6 +224,7 @@ impl TaskConnection {
     }
 
     fn _blocking(slf: &Bound<'_, Self>) -> PyResult<Py<PyAny>> {
+        link_of(slf)?;
         face(slf.py(), &slf.as_super().get().handle, Face::Thread)
     }
 }
@@ -247,7 +253,7 @@ impl ThreadConnection {
     ///         loses nothing while waiting.
     #[pyo3(signature = (timeout = None))]
     fn recv(slf: &Bound<'_, Self>, timeout: Option<Number>) -> PyResult<Py<PyAny>> {
-        wait_for(slf, Operation::Recv(link_of(slf)), timeout)
+        wait_for(slf, Operation::Recv(link_of(slf)?), timeout)
     }
 
     /// Waits for at least one item.
@@ -263,7 +269,7 @@ impl ThreadConnection {
     ///     TimeoutError: nothing came in time; nothing is lost, by Ctrl-C neither.
     #[pyo3(signature = (limit, timeout = None))]
     fn recv_many(slf: &Bound<'_, Self>, limit: Integer, timeout: Option<Number>) -> PyResult<Py<PyAny>> {
-        wait_for(slf, Operation::RecvMany(link_of(slf), check_limit(limit)?), timeout)
+        wait_for(slf, Operation::RecvMany(link_of(slf)?, check_limit(limit)?), timeout)
     }
 
     /// Waits until the write buffer has accepted a message; queues while the link is down.
@@ -290,7 +296,7 @@ impl ThreadConnection {
     ) -> PyResult<Py<PyAny>> {
         check_confirm(confirm)?;
         let limit = self::timeout(timeout)?;
-        let link = slf.as_super().get().link();
+        let link = slf.as_super().get().link()?;
         let payload = Payload::new(data, link)?;
         let sent = match &payload {
             Payload::Bytes(bytes) if bytes.as_bytes().len() >= LARGE => send_large(slf.py(), link, bytes)?,
@@ -317,7 +323,7 @@ impl ThreadConnection {
     #[pyo3(signature = (iterable, timeout = None))]
     fn send_many(slf: &Bound<'_, Self>, iterable: &Bound<'_, PyAny>, timeout: Option<Number>) -> PyResult<Py<PyAny>> {
         let limit = self::timeout(timeout)?;
-        let mut operation = Operation::send_many(link_of(slf), iterable)?;
+        let mut operation = Operation::send_many(link_of(slf)?, iterable)?;
         let outcome = run(slf.py(), &mut operation, limit);
         outcome.map_err(|error| with_accepted(slf.py(), error, operation.accepted()))
     }
@@ -332,7 +338,7 @@ impl ThreadConnection {
     ///     ClosedError: the connection has ended, or ends meanwhile.
     #[pyo3(signature = (timeout = None))]
     fn flush(slf: &Bound<'_, Self>, timeout: Option<Number>) -> PyResult<()> {
-        let operation = Operation::flush(slf.py(), link_of(slf))?;
+        let operation = Operation::flush(slf.py(), link_of(slf)?)?;
         wait_for(slf, operation, timeout).map(drop)
     }
 
@@ -349,7 +355,7 @@ impl ThreadConnection {
     ///     ClosedError: the connection has ended before.
     #[pyo3(signature = (timeout = None))]
     fn finish(slf: &Bound<'_, Self>, timeout: Option<Number>) -> PyResult<Py<PyAny>> {
-        let mut operation = Operation::finish(slf.py(), link_of(slf), self::timeout(timeout)?)?;
+        let mut operation = Operation::finish(slf.py(), link_of(slf)?, self::timeout(timeout)?)?;
         run(slf.py(), &mut operation, None)
     }
 
@@ -364,8 +370,8 @@ impl ThreadConnection {
     #[pyo3(signature = (timeout = None))]
     fn close(slf: &Bound<'_, Self>, timeout: Option<Number>) -> PyResult<()> {
         self::timeout(timeout)?;
-        slf.as_super().get()._close();
-        wait_for(slf, Operation::Closed(link_of(slf)), timeout).map(drop)
+        slf.as_super().get()._close()?;
+        wait_for(slf, Operation::Closed(link_of(slf)?), timeout).map(drop)
     }
 
     /// Waits until the link is up. Takes nothing.
@@ -380,7 +386,7 @@ impl ThreadConnection {
     ///     TimeoutError: not in time. Ctrl-C interrupts within 100 ms.
     #[pyo3(signature = (timeout = None))]
     fn wait_connected(slf: &Bound<'_, Self>, timeout: Option<Number>) -> PyResult<Py<PyAny>> {
-        wait_for(slf, Operation::connected(link_of(slf)), timeout)
+        wait_for(slf, Operation::connected(link_of(slf)?), timeout)
     }
 
     /// Waits for the end. Takes nothing.
@@ -395,32 +401,33 @@ impl ThreadConnection {
     ///     TimeoutError: not in time. Ctrl-C interrupts within 100 ms.
     #[pyo3(signature = (timeout = None))]
     fn wait_closed(slf: &Bound<'_, Self>, timeout: Option<Number>) -> PyResult<Py<PyAny>> {
-        wait_for(slf, Operation::Closed(link_of(slf)), timeout)
+        wait_for(slf, Operation::Closed(link_of(slf)?), timeout)
     }
 
     fn _aio(slf: &Bound<'_, Self>) -> PyResult<Py<PyAny>> {
+        link_of(slf)?;
         face(slf.py(), &slf.as_super().get().handle, Face::Task)
     }
 }
 
 /// The faces' common base, for the functions below.
 trait HasLink {
-    fn link(&self) -> Arc<Link>;
+    fn link(&self) -> PyResult<Arc<Link>>;
 }
 
 impl HasLink for Bound<'_, TaskConnection> {
-    fn link(&self) -> Arc<Link> {
-        Arc::clone(self.as_super().get().link())
+    fn link(&self) -> PyResult<Arc<Link>> {
+        self.as_super().get().link().cloned()
     }
 }
 
 impl HasLink for Bound<'_, ThreadConnection> {
-    fn link(&self) -> Arc<Link> {
-        Arc::clone(self.as_super().get().link())
+    fn link(&self) -> PyResult<Arc<Link>> {
+        self.as_super().get().link().cloned()
     }
 }
 
-fn link_of(face: &impl HasLink) -> Arc<Link> {
+fn link_of(face: &impl HasLink) -> PyResult<Arc<Link>> {
     face.link()
 }
 

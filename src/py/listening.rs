@@ -2,8 +2,7 @@
 
 use std::sync::Arc;
 
-use parking_lot::Mutex;
-use pyo3::exceptions::PyResourceWarning;
+use crate::link::lock::Mutex;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyTuple, PyType, PyWeakrefMethods, PyWeakrefReference};
@@ -11,6 +10,7 @@ use pyo3::types::{PyTuple, PyType, PyWeakrefMethods, PyWeakrefReference};
 use super::convert::{Number, timeout};
 use super::events;
 use super::face::{self, Face};
+use super::forked::{OF_PARENT, own};
 use super::operation::{self, Operation};
 use super::park::run;
 use super::waiting::Await;
@@ -35,16 +35,11 @@ pub struct Shared {
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        if self.listener.is_closing() {
+        if !self.listener.birth().is_here() || self.listener.is_closing() {
             return;
         }
         self.listener.close(Reason::ClosedHere);
-        Python::attach(|py| {
-            let text = c"a netasync listener was dropped without close()";
-            if let Err(error) = PyErr::warn(py, &py.get_type::<PyResourceWarning>(), text, 1) {
-                error.write_unraisable(py, None);
-            }
-        });
+        face::warn_of_drop(c"a netasync listener was dropped without close()");
     }
 }
 
@@ -84,17 +79,17 @@ pub struct Listener {
 }
 
 impl Listener {
-    pub fn listener(&self) -> Arc<listener::Listener> {
-        Arc::clone(&self.shared.listener)
+    pub fn listener(&self) -> PyResult<&Arc<listener::Listener>> {
+        own(&self.shared.listener)
     }
 
     fn accept_nowait(&self, py: Python<'_>, kind: Face) -> PyResult<Py<PyAny>> {
         let empty = || events::error_class(py, "BufferEmpty", "no connection waits to be accepted");
-        operation::accept(py, &self.shared.listener, kind)?.ok_or_else(empty)
+        operation::accept(py, self.listener()?, kind)?.ok_or_else(empty)
     }
 
     fn connections<'py>(&self, py: Python<'py>, kind: Face) -> PyResult<Bound<'py, PyTuple>> {
-        let handles = self.shared.listener.connections();
+        let handles = self.listener()?.connections();
         let faces: PyResult<Vec<_>> = handles.iter().map(|handle| face::face(py, handle, kind)).collect();
         PyTuple::new(py, faces?)
     }
@@ -109,32 +104,37 @@ impl Listener {
 
     /// The bound address, usable as a target.
     #[getter]
-    fn address(&self) -> String {
-        self.shared.listener.address()
+    fn address(&self) -> PyResult<String> {
+        Ok(self.listener()?.address())
     }
 
     /// The name given with `name=`, or None.
     #[getter]
-    fn name(&self) -> Option<&str> {
-        self.shared.listener.name()
+    fn name(&self) -> PyResult<Option<&str>> {
+        Ok(self.listener()?.name())
     }
 
     /// A frozen `ListenerStats`. Never waits; any thread.
     fn stats(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
-        events::listener_stats(py, &self.shared.listener.stats())
+        events::listener_stats(py, &self.listener()?.stats())
     }
 
     fn __repr__(slf: &Bound<'_, Self>) -> PyResult<String> {
-        let this = slf.get();
-        let name = this.name().map_or(String::new(), |name| format!(" {name:?}"));
-        let state = if this.shared.listener.is_closing() { "closed" } else { "listening" };
+        let listener = &slf.get().shared.listener;
+        let name = listener.name().map_or(String::new(), |name| format!(" {name:?}"));
+        let state = match listener.birth().is_here() {
+            false => OF_PARENT,
+            true if listener.is_closing() => "closed",
+            true => "listening",
+        };
         let class = slf.get_type();
-        Ok(format!("<{}.{}{name} {state} on {}>", class.module()?, class.qualname()?, this.address()))
+        Ok(format!("<{}.{}{name} {state} on {}>", class.module()?, class.qualname()?, listener.address()))
     }
 
     /// Stops listening and returns at once.
-    fn _close(&self) {
-        self.shared.listener.close(Reason::ClosedHere);
+    fn _close(&self) -> PyResult<()> {
+        self.listener()?.close(Reason::ClosedHere);
+        Ok(())
     }
 }
 
@@ -163,15 +163,18 @@ impl TaskListener {
         slf.as_super().get().connections(slf.py(), Face::Task)
     }
 
-    fn _wait_accept(slf: &Bound<'_, Self>) -> Await {
-        Await::new(Operation::Accept(slf.as_super().get().listener(), Face::Task))
+    fn _wait_accept(slf: &Bound<'_, Self>) -> PyResult<Await> {
+        let listener = Arc::clone(slf.as_super().get().listener()?);
+        Ok(Await::new(Operation::Accept(listener, Face::Task)))
     }
 
-    fn _wait_closed(slf: &Bound<'_, Self>) -> Await {
-        Await::new(Operation::ListenerClosed(slf.as_super().get().listener()))
+    fn _wait_closed(slf: &Bound<'_, Self>) -> PyResult<Await> {
+        let listener = Arc::clone(slf.as_super().get().listener()?);
+        Ok(Await::new(Operation::ListenerClosed(listener)))
     }
 
     fn _blocking(slf: &Bound<'_, Self>) -> PyResult<Py<PyAny>> {
+        slf.as_super().get().listener()?;
         face(slf.py(), Core { shared: Arc::clone(&slf.as_super().get().shared) }, Face::Thread)
     }
 }
@@ -199,7 +202,7 @@ impl ThreadListener {
     ///     TimeoutError: none came in time; none is lost, by Ctrl-C neither.
     #[pyo3(signature = (timeout = None))]
     fn accept(slf: &Bound<'_, Self>, timeout: Option<Number>) -> PyResult<Py<PyAny>> {
-        let mut operation = Operation::Accept(slf.as_super().get().listener(), Face::Thread);
+        let mut operation = Operation::Accept(Arc::clone(slf.as_super().get().listener()?), Face::Thread);
         run(slf.py(), &mut operation, self::timeout(timeout)?)
     }
 
@@ -222,7 +225,7 @@ impl ThreadListener {
     #[pyo3(signature = (timeout = None))]
     fn close(slf: &Bound<'_, Self>, timeout: Option<Number>) -> PyResult<()> {
         self::timeout(timeout)?;
-        slf.as_super().get()._close();
+        slf.as_super().get()._close()?;
         Self::wait_closed(slf, timeout).map(drop)
     }
 
@@ -238,7 +241,7 @@ impl ThreadListener {
     ///     TimeoutError: not in time. Ctrl-C interrupts within 100 ms.
     #[pyo3(signature = (timeout = None))]
     fn wait_closed(slf: &Bound<'_, Self>, timeout: Option<Number>) -> PyResult<Py<PyAny>> {
-        let mut operation = Operation::ListenerClosed(slf.as_super().get().listener());
+        let mut operation = Operation::ListenerClosed(Arc::clone(slf.as_super().get().listener()?));
         run(slf.py(), &mut operation, self::timeout(timeout)?)
     }
 
@@ -249,6 +252,7 @@ impl ThreadListener {
     }
 
     fn _aio(slf: &Bound<'_, Self>) -> PyResult<Py<PyAny>> {
+        slf.as_super().get().listener()?;
         face(slf.py(), Core { shared: Arc::clone(&slf.as_super().get().shared) }, Face::Task)
     }
 }

@@ -8,6 +8,7 @@ pub mod callback;
 pub mod convert;
 pub mod events;
 pub mod face;
+pub mod forked;
 pub mod handle;
 pub mod listening;
 pub mod operation;

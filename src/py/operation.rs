@@ -14,6 +14,7 @@ use super::bridge::Bridge;
 use super::convert::{Kept, Payload};
 use super::events;
 use super::face::{Face, face};
+use super::forked::own;
 use super::select::Select;
 use crate::link::clock;
 use crate::link::driver::LoopDriver;
@@ -250,8 +251,10 @@ impl Operation {
 impl SendMany {
     fn poll(&mut self, py: Python<'_>, from: From) -> PyResult<Poll> {
         let outcome = self.send_batch(py);
-        self.link.flush_corked();
-        see_to(py, &self.link, Then::Watch, from)?;
+        if let Ok(link) = own(&self.link) {
+            link.flush_corked();
+            see_to(py, link, Then::Watch, from)?;
+        }
         outcome
     }
 
@@ -264,7 +267,8 @@ impl SendMany {
                     Some(data) => Payload::new(&data?, &self.link)?.keep(),
                 },
             };
-            match self.link.try_send(kept.as_slice(py), From::Batch).0 {
+            // The iterable is the user's, and may have forked.
+            match own(&self.link)?.try_send(kept.as_slice(py), From::Batch).0 {
                 Sent::Accepted => self.accepted += 1,
                 Sent::Refused => {}
                 Sent::Ended => return Err(events::closed_error(py)),

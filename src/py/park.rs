@@ -1,16 +1,18 @@
 //! How a thread waits: in the kernel, detached, in slices that let Ctrl-C through.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
-use std::sync::{Arc, LazyLock, Weak};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use parking_lot::Mutex;
+use crate::link::lock::Mutex;
 use pyo3::exceptions::PyTimeoutError;
 use pyo3::prelude::*;
 
+use super::forked::check;
 use super::operation::{Operation, Poll};
 use crate::link::clock;
+use crate::link::fork::{Birth, steady};
 use crate::link::net::is_main_thread;
 use crate::link::read::Park;
 use crate::link::write::From;
@@ -20,38 +22,58 @@ use crate::link::write::From;
 const SLICE: Duration = Duration::from_millis(50);
 
 /// The places where threads wait, each with a descriptor. Kept here and not by their threads, so that
-/// the end of a runtime can give them back.
-static PARKS: LazyLock<Mutex<HashMap<usize, Arc<Park>>>> = LazyLock::new(Mutex::default);
+/// the end of a runtime can give them back. A thread that ends does not hold the interpreter: a fork waits for
+/// its lock (`steady`).
+static PARKS: Mutex<BTreeMap<usize, Arc<Park>>> = Mutex::new(BTreeMap::new());
 
 /// This thread's place; its own end gives it back.
-#[derive(Default)]
-struct Place(Weak<Park>);
+struct Place {
+    birth: Birth,
+    park: Weak<Park>,
+}
 
 impl Drop for Place {
     fn drop(&mut self) {
-        PARKS.lock().remove(&(self.0.as_ptr() as usize));
+        let gone = {
+            let _steady = steady();
+            PARKS.lock().remove(&(self.park.as_ptr() as usize))
+        };
+        drop(gone);
     }
 }
 
 thread_local! {
-    static PLACE: RefCell<Place> = RefCell::default();
+    static PLACE: RefCell<Option<Place>> = const { RefCell::new(None) };
 }
 
 fn park() -> PyResult<Arc<Park>> {
     PLACE.with_borrow_mut(|place| {
-        if let Some(park) = place.0.upgrade() {
+        if let Some(park) = place.as_ref().filter(|place| place.birth.is_here()).and_then(|place| place.park.upgrade())
+        {
             return Ok(park);
         }
         let park = Arc::new(Park::new()?);
+        *place = Some(Place { birth: Birth::here(), park: Arc::downgrade(&park) });
+        let _steady = steady();
         PARKS.lock().insert(Arc::as_ptr(&park) as usize, Arc::clone(&park));
-        *place = Place(Arc::downgrade(&park));
         Ok(park)
     })
 }
 
 /// Gives back the descriptors of threads that are not waiting now.
 pub fn release_idle() {
-    PARKS.lock().retain(|_, park| Arc::strong_count(park) > 1);
+    let mut idle = Vec::new();
+    {
+        let _steady = steady();
+        PARKS.lock().retain(|_, park| {
+            let is_used = Arc::strong_count(park) > 1;
+            if !is_used {
+                idle.push(Arc::clone(park));
+            }
+            is_used
+        });
+    }
+    drop(idle);
 }
 
 /// Runs an operation to its end in this thread.
@@ -75,7 +97,7 @@ pub fn block_on(
     if let Poll::Ready(value) = next {
         return Ok(value);
     }
-    let park = park()?;
+    let (park, birth) = (park()?, Birth::here());
     let until = limit.map(|limit| clock::now().saturating_add(limit));
     let slice = is_main_thread().then_some(SLICE);
     loop {
@@ -93,6 +115,8 @@ pub fn block_on(
             }
         }
         py.check_signals()?;
+        // A signal handler may have forked.
+        check(birth)?;
         next = attempt(py)?;
         if let Poll::Ready(value) = next {
             return Ok(value);

@@ -1,14 +1,15 @@
 //! Runtimes as Python holds them, the default one, and the end of the process.
 
-use std::sync::{Arc, LazyLock, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use parking_lot::Mutex;
+use crate::link::lock::Mutex;
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 
 use super::bridge::forget_closed_loops;
 use super::convert::Number;
+use super::forked::{OF_PARENT, own};
 use super::operation::{Operation, Poll};
 use super::park::{block_on, release_idle, run};
 use super::waiting::Await;
@@ -19,30 +20,46 @@ use crate::proto::options::seconds;
 const EXIT_FLUSH: Duration = Duration::from_millis(250);
 const EXIT_LOOK: Duration = Duration::from_millis(5);
 
-static DEFAULT: LazyLock<Arc<runtime::Runtime>> = LazyLock::new(Arc::default);
-static ALL: LazyLock<Mutex<Vec<Weak<runtime::Runtime>>>> = LazyLock::new(Mutex::default);
+/// Both locks are taken and released with the interpreter attached, so that no fork finds them held.
+static DEFAULT: Mutex<Option<Arc<runtime::Runtime>>> = Mutex::new(None);
+static ALL: Mutex<Vec<Weak<runtime::Runtime>>> = Mutex::new(Vec::new());
 
 /// The runtime named by `runtime=`, or the default one.
 pub fn runtime_of(given: Option<&Bound<'_, PyAny>>) -> PyResult<Arc<runtime::Runtime>> {
     let Some(given) = given else {
-        let runtime = Arc::clone(&DEFAULT);
-        enrol(&runtime);
-        return Ok(runtime);
+        return Ok(default_runtime());
     };
     let wrong = |_| {
         let kind = given.get_type().name().map(|name| name.to_string()).unwrap_or_default();
         PyTypeError::new_err(format!("runtime must be a netasync.Runtime, not {kind}"))
     };
     let handle = given.cast::<Runtime>().map_err(wrong)?;
-    Ok(Arc::clone(&handle.get().runtime))
+    Ok(Arc::clone(own(&handle.get().runtime)?))
+}
+
+/// The default one of this process: a forked child has its own.
+fn default_runtime() -> Arc<runtime::Runtime> {
+    let mut default = DEFAULT.lock();
+    if let Some(known) = default.as_ref().filter(|known| known.birth().is_here()) {
+        return Arc::clone(known);
+    }
+    let runtime = Arc::default();
+    enrol(&runtime);
+    if let Some(of_parent) = default.replace(Arc::clone(&runtime)) {
+        leave(of_parent);
+    }
+    runtime
+}
+
+/// Never takes apart what the parent's thread runs.
+fn leave(of_parent: Arc<runtime::Runtime>) {
+    std::mem::forget(of_parent);
 }
 
 fn enrol(runtime: &Arc<runtime::Runtime>) {
     let mut all = ALL.lock();
     all.retain(|known| known.strong_count() > 0);
-    if !all.iter().any(|known| std::ptr::eq(known.as_ptr(), Arc::as_ptr(runtime))) {
-        all.push(Arc::downgrade(runtime));
-    }
+    all.push(Arc::downgrade(runtime));
 }
 
 /// Owns sockets and timers for the connections and listeners that name it. A handle: its thread starts
@@ -55,7 +72,9 @@ pub struct Runtime {
 /// Nobody can start anything any more: without connections its thread has nothing to do.
 impl Drop for Runtime {
     fn drop(&mut self) {
-        if self.runtime.is_idle() {
+        if !self.runtime.birth().is_here() {
+            leave(Arc::clone(&self.runtime));
+        } else if self.runtime.is_idle() {
             self.runtime.shut_down(Duration::ZERO);
         }
     }
@@ -72,34 +91,39 @@ impl Runtime {
 
     /// Whether it may be used: True until `shutdown` is called.
     #[getter]
-    fn running(&self) -> bool {
-        !self.runtime.is_shut_down()
+    fn running(&self) -> PyResult<bool> {
+        Ok(!own(&self.runtime)?.is_shut_down())
     }
 
     fn __repr__(&self) -> String {
-        let state = if self.running() { "running" } else { "shut down" };
+        let state = match self.running() {
+            Err(_) => OF_PARENT,
+            Ok(true) => "running",
+            Ok(false) => "shut down",
+        };
         format!("<netasync.Runtime {state}>")
     }
 
     /// Begins to shut down; awaiting the answer waits for the end.
     fn _wait_shutdown(&self, timeout: Number) -> PyResult<Await> {
-        self.runtime.shut_down(shutdown_timeout(timeout)?);
+        own(&self.runtime)?.shut_down(shutdown_timeout(timeout)?);
         Ok(Await::new(Operation::ShutDown(Arc::clone(&self.runtime))))
     }
 
     /// Begins to shut down and waits for the end in this thread.
     fn _shutdown(&self, py: Python<'_>, timeout: Number) -> PyResult<()> {
-        self.runtime.shut_down(shutdown_timeout(timeout)?);
+        own(&self.runtime)?.shut_down(shutdown_timeout(timeout)?);
         run(py, &mut Operation::ShutDown(Arc::clone(&self.runtime)), None)?;
-        self._join(py);
-        Ok(())
+        self._join(py)
     }
 
     /// After the end: the thread is joined, and descriptors that nobody uses any more are given back.
-    fn _join(&self, py: Python<'_>) {
-        py.detach(|| self.runtime.join());
+    fn _join(&self, py: Python<'_>) -> PyResult<()> {
+        let runtime = own(&self.runtime)?;
+        py.detach(|| runtime.join());
         release_idle();
         forget_closed_loops(py);
+        Ok(())
     }
 }
 
@@ -113,7 +137,9 @@ fn shutdown_timeout(Number(value): Number) -> PyResult<Duration> {
 /// The end of the process: what was accepted is written for at most 250 ms.
 #[pyfunction]
 pub fn flush_at_exit(py: Python<'_>) -> PyResult<()> {
-    let runtimes: Vec<_> = ALL.lock().iter().filter_map(Weak::upgrade).collect();
+    let known: Vec<_> = ALL.lock().iter().filter_map(Weak::upgrade).collect();
+    let (runtimes, of_parent): (Vec<_>, Vec<_>) = known.into_iter().partition(|runtime| runtime.birth().is_here());
+    of_parent.into_iter().for_each(leave);
     let is_flushed = |py: Python<'_>| {
         runtimes.iter().for_each(|runtime| runtime.flush());
         let has_unsent = runtimes.iter().any(|runtime| runtime.has_unsent());

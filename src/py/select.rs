@@ -94,9 +94,9 @@ impl Choice {
         let handle = handle.ok_or_else(wrong)?;
         let is_for_threads = handle.is_instance_of::<ThreadListener>();
         let source = if let Ok(connection) = handle.cast::<Connection>() {
-            Source::Items(Arc::clone(connection.get().link()))
+            Source::Items(Arc::clone(connection.get().link()?))
         } else {
-            Source::Connections(handle.cast::<Listener>().map_err(|_| wrong())?.get().listener())
+            Source::Connections(Arc::clone(handle.cast::<Listener>().map_err(|_| wrong())?.get().listener()?))
         };
         let kind = if is_for_threads { Face::Thread } else { Face::Task };
         Ok(Self { chan: chan.clone().unbind(), source, kind })

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use parking_lot::Mutex;
+use crate::link::lock::Mutex;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::ffi;
 use pyo3::intern;
@@ -44,8 +44,9 @@ impl Wake for LoopWaiter {
 
 impl LoopWaiter {
     pub fn new(bridge: &Arc<Bridge>) -> Arc<Self> {
-        bridge.waiter_came();
-        Arc::new(Self { bridge: Arc::clone(bridge), stage: Mutex::new(Stage::Fresh) })
+        let waiter = Arc::new(Self { bridge: Arc::clone(bridge), stage: Mutex::new(Stage::Fresh) });
+        bridge.waiter_came(&waiter);
+        waiter
     }
 
     /// On the loop's thread, from a loop callback: tells the task to look again.
@@ -54,6 +55,15 @@ impl LoopWaiter {
         let stage = std::mem::replace(&mut *self.stage.lock(), Stage::Done);
         match stage {
             Stage::Waiting(wakeup) => wakeup.resume(py, &self.bridge),
+            Stage::Fresh | Stage::Done => Ok(()),
+        }
+    }
+
+    /// As `resume`, by way of the loop: nothing of the task runs now.
+    pub fn resume_soon(&self, py: Python<'_>) -> PyResult<()> {
+        let stage = std::mem::replace(&mut *self.stage.lock(), Stage::Done);
+        match stage {
+            Stage::Waiting(wakeup) => wakeup.call_soon(py, &self.bridge),
             Stage::Fresh | Stage::Done => Ok(()),
         }
     }

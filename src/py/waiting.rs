@@ -12,10 +12,12 @@ use pyo3::prelude::*;
 use super::bridge::Bridge;
 use super::callback::{Callback, Task};
 use super::convert::stop_iteration;
+use super::forked::check;
 use super::operation::{Operation, Poll};
 use super::park::nothing_within;
 use super::waiter::{LoopWaiter, Waiter};
 use crate::link::clock;
+use crate::link::fork::Birth;
 use crate::link::wake::Waker;
 use crate::link::write::From;
 use crate::proto::Moment;
@@ -44,6 +46,7 @@ fn begin_turn() {
 
 #[pyclass(module = "netasync._native")]
 pub struct Await {
+    birth: Birth,
     operation: Operation,
     waiter: Option<Arc<LoopWaiter>>,
     /// The caller has just tried in vain: waiting comes first, and tries again under the lock.
@@ -61,12 +64,12 @@ struct Limit {
 
 impl Await {
     pub fn new(operation: Operation) -> Self {
-        Self { operation, waiter: None, was_tried: false, limit: None }
+        Self { birth: Birth::here(), operation, waiter: None, was_tried: false, limit: None }
     }
 
     /// For an operation that was tried in vain, or not at all because the turn was over.
     pub fn after_a_try(operation: Operation) -> Self {
-        Self { operation, waiter: None, was_tried: true, limit: None }
+        Self { birth: Birth::here(), operation, waiter: None, was_tried: true, limit: None }
     }
 
     /// With a time after which it raises `TimeoutError`, from now on.
@@ -78,6 +81,11 @@ impl Await {
 
     /// The wait is over and nothing was taken: whoever waits next is told, if this one was told already.
     fn give_up(&mut self) {
+        if !self.birth.is_here() {
+            // What waits belongs to the parent.
+            self.waiter = None;
+            return;
+        }
         self.stop_timer();
         if let Some(waiter) = self.waiter.take() {
             waiter.forget();
@@ -147,6 +155,7 @@ impl Await {
     }
 
     fn __next__(&mut self, py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {
+        check(self.birth)?;
         self.resume();
         if is_turn_over() {
             begin_turn();

@@ -10,6 +10,7 @@ One module, one job:
 - `proxy`: a TCP proxy on loopback that cuts, holds and refuses when told.
 - `waiting`: waiting for a condition; nothing here sleeps and hopes.
 - `process`: what has to be shown in a process of its own.
+- `forking`: programs that fork.
 - `cancelling`: giving up a wait at a random moment, in every way that asyncio knows.
 - `counts`: how often: a few times in every run, the full count with `make soak`.
 - `namespace`: a process with names and a loopback of its own.

@@ -52,13 +52,24 @@ def resident_bytes() -> int:
         return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-def run_script(text: str, *arguments: str, status: int = 0, timeout: float = 60) -> str:
+def run_script(
+    text: str,
+    *arguments: str,
+    status: int = 0,
+    timeout: float = 60,
+    environment: dict[str, str] | None = None,
+) -> str:
     """Run `text` as a program of its own with every warning an error; return what it printed.
 
-    It must end with `status` and say nothing on its error stream.
+    It must end with `status` and say nothing on its error stream. `environment` comes on top of ours.
     """
     done = subprocess.run(
-        script_command(text, *arguments), capture_output=True, text=True, timeout=timeout, check=False
+        script_command(text, *arguments),
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+        env={**os.environ, **(environment or {})},
     )
     report = f"status {done.returncode}\n{done.stdout}\n{done.stderr}"
     assert done.returncode == status, report
