@@ -1,0 +1,68 @@
+"""Handles of a world on our own wire, with a native peer at the other end."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+from support.native import NativeListener, NativePeer
+from support.world import World
+
+
+def native_listener(world: World, **options: Any) -> NativeListener:
+    return world.outsider(NativeListener(**options))
+
+
+async def native_dial(world: World, target: str) -> NativePeer:
+    """A peer that has connected and said nothing yet."""
+    return world.outsider(await world.outside(NativePeer.dial, target))
+
+
+def native_connect(world: World, target: Any, **options: Any) -> Any:
+    return world.connect(target, **{"protocol": "netasync", **options})
+
+
+def native_listen(world: World, target: Any = 0, **options: Any) -> Any:
+    return world.listen(target, **{"protocol": "netasync", **options})
+
+
+async def native_dialled(
+    world: World, answer: dict[str, Any] | None = None, **options: Any
+) -> tuple[Any, NativePeer, NativeListener]:
+    """A dialler whose link is up, and the peer that answered it with these fields."""
+    server = native_listener(world)
+    conn = native_connect(world, server.address, **options)
+    peer = await native_answer(world, server, **(answer or {}))
+    await world.up(conn)
+    return conn, peer, server
+
+
+async def native_answer(world: World, server: NativeListener, **fields: Any) -> NativePeer:
+    """Accept the next dial and answer it, up to the first ACK of both sides."""
+    peer = await world.outside(server.accept)
+    await world.outside(functools.partial(peer.answer, **fields))
+    return peer
+
+
+async def native_answered(
+    world: World, hello: dict[str, Any] | None = None, **options: Any
+) -> tuple[Any, NativePeer]:
+    """An accepted connection whose link is up, and the peer that dialled with these fields."""
+    return await native_call(world, native_listen(world, **options), **(hello or {}))
+
+
+async def native_call(world: World, listener: Any, **fields: Any) -> tuple[Any, NativePeer]:
+    """Dial a listener with these fields; the connection accepted from it, up, and the peer."""
+    peer = await native_dial(world, listener.address)
+    await world.outside(functools.partial(peer.open, **fields))
+    conn = await world.accept(listener)
+    await world.up(conn)
+    return conn, peer
+
+
+async def native_pair(
+    world: World, *, listen: dict[str, Any] | None = None, connect: dict[str, Any] | None = None
+) -> tuple[Any, Any, Any]:
+    """`World.pair` on our own wire."""
+    native = {"protocol": "netasync"}
+    return await world.pair(listen={**native, **(listen or {})}, connect={**native, **(connect or {})})
