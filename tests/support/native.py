@@ -37,6 +37,7 @@ from support.frames import (
     split_header,
 )
 from support.peer import RawListener, RawPeer
+from support.waiting import A_WHILE, DEADLINE
 
 #: The kinds that tell what was consumed, and the credit.
 TELLING = (PING, PONG, ACK)
@@ -163,8 +164,12 @@ class NativePeer(RawPeer):
         self._tell(ack(*self.numbers()))
 
     def ping(self, nonce: int = 1) -> None:
-        self._nonces.add(nonce)
+        self.pinged(nonce)
         self._tell(ping(nonce, *self.numbers()))
+
+    def pinged(self, *nonces: int) -> None:
+        """Expect PONGs to PINGs that the test writes in its own way."""
+        self._nonces.update(nonces)
 
     def pong(self, nonce: int) -> None:
         self._tell(pong(nonce, *self.numbers()))
@@ -293,6 +298,17 @@ class NativePeer(RawPeer):
         consumed, credit = self.numbers()
         many, much = self.ours.max_messages // 4 or 1, self.ours.credit // 4
         return consumed - self.told[0] >= many or (credit > self.told[1] and credit - self.told[1] >= much)
+
+    def stays_silent(self, seconds: float = A_WHILE) -> None:
+        """For this long not a byte comes."""
+        self.socket.settimeout(seconds)
+        try:
+            data = self.socket.recv(64)
+        except TimeoutError:
+            return
+        finally:
+            self.socket.settimeout(DEADLINE)
+        raise AssertionError(f"not silent: {data.hex() or 'the end of the stream'}")
 
     # Ending
 
