@@ -4,9 +4,7 @@ import pytest
 
 from netasync import Backoff, Reason
 from support.hostile import neighbour
-from support.native_world import native_connect, native_dial
-
-NATIVE = {"listen": {"protocol": "netasync"}, "connect": {"protocol": "netasync"}}
+from support.native_world import NATIVE, native_connect, native_dial
 
 STEADY = Backoff(initial=0.01, factor=1, maximum=50, jitter="none")
 

@@ -7,6 +7,7 @@ from support.frames import HELLO, NOBODY, Hello, Refuse, ack, control, message
 from support.hostile import STRANGERS, neighbour, throw
 from support.native import Refused
 from support.native_world import (
+    NATIVE,
     native_answer,
     native_call,
     native_connect,
@@ -18,8 +19,6 @@ from support.native_world import (
 #: Each wait is short, but the longest, which a refusal may ask for and `retry_in` shows.
 STEADY = Backoff(initial=0.01, factor=1, maximum=50, jitter="none")
 SHORT, LONGEST = 0.01, 50
-
-NATIVE = {"listen": {"protocol": "netasync"}, "connect": {"protocol": "netasync"}}
 
 SOMEBODY = b"x" * 16
 

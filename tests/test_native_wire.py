@@ -24,6 +24,7 @@ from support.frames import (
 )
 from support.hostile import neighbour
 from support.native_world import (
+    NATIVE,
     native_answer,
     native_answered,
     native_call,
@@ -33,8 +34,6 @@ from support.native_world import (
     native_pair,
 )
 from support.process import resident_bytes
-
-NATIVE = {"listen": {"protocol": "netasync"}, "connect": {"protocol": "netasync"}}
 
 #: Enough for everything here.
 AMPLE = 2**30

@@ -7,6 +7,7 @@ at every moment: so each test that talks to it checks these too.
 from __future__ import annotations
 
 import collections
+import contextlib
 import os
 import socket
 from collections.abc import Iterable
@@ -163,6 +164,11 @@ class NativePeer(RawPeer):
     def ack(self) -> None:
         self._tell(ack(*self.numbers()))
 
+    def tell(self, consumed: int, credit: int) -> None:
+        """An ACK with other numbers than its own; the credit counts from now on."""
+        self.told = (consumed, credit)
+        self.send_bytes(ack(consumed, credit))
+
     def ping(self, nonce: int = 1) -> None:
         self.pinged(nonce)
         self._tell(ping(nonce, *self.numbers()))
@@ -185,6 +191,11 @@ class NativePeer(RawPeer):
     def say_close(self, code: int = 0, reason: bytes = b"") -> None:
         """CLOSE with its ACK in front, in one write."""
         self._tell(ack(*self.numbers()) + close(code, reason))
+
+    def _beat(self, interval: float) -> None:
+        with contextlib.suppress(OSError):
+            while not self._stop_beating.wait(interval):
+                self.ping()
 
     def _tell(self, data: bytes) -> None:
         self.told = self.numbers()

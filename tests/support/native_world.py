@@ -8,6 +8,9 @@ from typing import Any
 from support.native import NativeListener, NativePeer
 from support.world import World
 
+#: `World.pair` and `neighbour` with this are on our own wire.
+NATIVE = {"listen": {"protocol": "netasync"}, "connect": {"protocol": "netasync"}}
+
 
 def native_listener(world: World, **options: Any) -> NativeListener:
     return world.outsider(NativeListener(**options))
@@ -66,3 +69,10 @@ async def native_pair(
     """`World.pair` on our own wire."""
     native = {"protocol": "netasync"}
     return await world.pair(listen={**native, **(listen or {})}, connect={**native, **(connect or {})})
+
+
+async def reason_of_break(world: World, conn: Any) -> Any:
+    """Why the link of this handle went, by its next value, messages in front of it thrown away."""
+    while isinstance(item := await world.recv(conn), bytes):
+        pass
+    return item.reason
