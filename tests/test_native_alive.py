@@ -5,6 +5,7 @@ import pytest
 from netasync import Buffer, Reason, State
 from support.frames import (
     ACK,
+    AMPLE,
     ASK,
     CLOSE,
     PING,
@@ -20,6 +21,7 @@ from support.frames import (
 from support.hostile import neighbour, throw
 from support.native_world import (
     NATIVE,
+    codes_to_end,
     native_answer,
     native_answered,
     native_call,
@@ -34,14 +36,6 @@ SHORT = {"heartbeat_interval": 0.05, "heartbeat_timeout": 0.25}
 
 #: Timers for a peer that must not be taken for dead: a loaded machine may hold a thread up for a while.
 PATIENT = {"heartbeat_interval": 0.05, "heartbeat_timeout": 0.8}
-
-AMPLE = 2**30
-
-
-async def codes_to_end(world, peer):
-    """The codes of the CLOSEs with which the other side ended the link."""
-    frames, _ = await world.outside(peer.read_to_end)
-    return [read_close(frame)[0] for frame in frames if frame.kind == CLOSE]
 
 
 # Heartbeats

@@ -1,53 +1,33 @@
 """Endings on our own wire: CLOSE with its account in front, its codes, and the end of stream in its place."""
 
-import functools
-
 import pytest
 
-from netasync import Backoff, Closed, ClosedError, Reason, State
-from support.frames import ACK, ASK, CLOSE, NOBODY, PING, ack, close, message, read_close, read_numbers
+from netasync import Backoff, ClosedError, Reason, State
+from support.frames import ACK, AMPLE, CLOSE, NOBODY, PING, ack, close, message
 from support.hostile import neighbour
 from support.native_world import (
     NATIVE,
+    RARELY,
+    codes_to_end,
     native_answer,
     native_answered,
     native_call,
     native_connect,
-    native_dial,
     native_dialled,
-    native_listen,
+    native_ends,
     native_listener,
     native_pair,
     reason_of_break,
 )
-from support.waiting import A_WHILE
-
-AMPLE = 2**30
 
 STEADY = Backoff(initial=0.01, factor=1, maximum=50, jitter="none")
-
-#: So rare that no ACK or PING comes on its own.
-RARELY = {"heartbeat_interval": 100, "heartbeat_timeout": 300}
-
-
-async def either(world, **options):
-    """A dialler and an accepted connection, each with the peer at its other end."""
-    dialler, its_peer, _ = await native_dialled(world, **options)
-    served, other = await native_answered(world, **options)
-    return (dialler, its_peer), (served, other)
-
-
-async def codes_to_end(world, peer):
-    """The codes of the CLOSEs up to the end of the stream."""
-    frames, _ = await world.outside(peer.read_to_end)
-    return [read_close(frame)[0] for frame in frames if frame.kind == CLOSE]
 
 
 # We close
 
 
 async def test_close_follows_the_last_message_with_its_ack_in_front(world):
-    for conn, peer in await either(world, **RARELY):
+    for conn, peer in await native_ends(world, **RARELY):
         await world.send(conn, b"1", b"2", b"last")
         world.start_close(conn)
         assert await world.outside(peer.answer_close) == (0, b"")
@@ -58,7 +38,7 @@ async def test_close_follows_the_last_message_with_its_ack_in_front(world):
 
 
 async def test_the_end_of_our_stream_follows_when_the_peers_close_was_read(world):
-    for conn, peer in await either(world):
+    for conn, peer in await native_ends(world):
         world.start_close(conn)
         await world.outside(peer.wait_for, CLOSE)
         await world.outside(peer.stays_silent)
@@ -69,7 +49,7 @@ async def test_the_end_of_our_stream_follows_when_the_peers_close_was_read(world
 
 
 async def test_who_closes_discards_what_was_not_taken_and_says_so(world):
-    for conn, peer in await either(world, **RARELY):
+    for conn, peer in await native_ends(world, **RARELY):
         peer.send(b"taken", b"not", b"not either")
         await world.arrived(conn, 3)
         assert await world.recv(conn) == b"taken"
@@ -81,7 +61,7 @@ async def test_who_closes_discards_what_was_not_taken_and_says_so(world):
 
 
 async def test_what_arrives_after_the_close_is_not_consumed_either(world):
-    for conn, peer in await either(world, **RARELY):
+    for conn, peer in await native_ends(world, **RARELY):
         world.start_close(conn)
         await world.outside(peer.wait_for, CLOSE)
         peer.send(b"late", b"later")
@@ -93,7 +73,7 @@ async def test_what_arrives_after_the_close_is_not_consumed_either(world):
 
 
 async def test_pings_are_answered_while_a_close_waits(world):
-    for conn, peer in await either(world):
+    for conn, peer in await native_ends(world):
         world.start_close(conn)
         await world.outside(peer.wait_for, CLOSE)
         for nonce in (7, 8):
@@ -115,7 +95,7 @@ async def test_undelivered_counts_what_the_peer_does_not_hold(world):
 
 
 async def test_close_timeout_bounds_the_wait_for_the_answer(world):
-    for conn, _peer in await either(world, close_timeout=0.1):
+    for conn, _peer in await native_ends(world, close_timeout=0.1):
         world.start_close(conn)
         assert (await world.wait_closed(conn)).reason is Reason.CLOSE_TIMEOUT
 
@@ -136,7 +116,7 @@ async def test_closing_waits_for_credit_before_it_says_close(world):
 
 
 async def test_sending_on_a_handle_that_closes_is_told(world):
-    for conn, peer in await either(world):
+    for conn, peer in await native_ends(world):
         world.start_close(conn)
         with pytest.raises(ClosedError):
             await world.send(conn, b"too late")
@@ -144,7 +124,7 @@ async def test_sending_on_a_handle_that_closes_is_told(world):
 
 
 async def test_aclose_returns_when_the_peer_answered(world):
-    for conn, peer in await either(world):
+    for conn, peer in await native_ends(world):
         await world.send(conn, b"last")
         closing = world.spawn(world.close(conn))
         await world.outside(peer.answer_close)
@@ -166,7 +146,7 @@ async def test_two_of_ours_close_with_exact_counts_though_nobody_reads(world):
 
 async def test_the_answer_has_the_same_code_and_the_account_in_front(world):
     for code in (0, 1, 4):
-        for conn, peer in await either(world):
+        for conn, peer in await native_ends(world):
             peer.send(b"last words")
             assert await world.outside(peer.goodbye, code) == code
             assert peer.heard[0] == 1, "who answers delivers"
@@ -175,7 +155,7 @@ async def test_the_answer_has_the_same_code_and_the_account_in_front(world):
 
 
 async def test_the_answer_does_not_wait_for_the_application_to_read(world):
-    for conn, peer in await either(world, read_buffer=4):
+    for conn, peer in await native_ends(world, read_buffer=4):
         peer.send(b"1", b"2", b"3", b"4")
         await world.outside(peer.goodbye)
         assert peer.heard[0] == 4
@@ -183,7 +163,7 @@ async def test_the_answer_does_not_wait_for_the_application_to_read(world):
 
 
 async def test_what_was_queued_goes_out_before_the_answer(world):
-    for conn, peer in await either(world):
+    for conn, peer in await native_ends(world):
         await world.send(conn, *[b"%d" % number for number in range(50)])
         await world.outside(peer.goodbye)
         assert list(peer.messages) == [b"%d" % number for number in range(50)]
@@ -288,7 +268,7 @@ async def test_a_fault_told_to_an_accepted_handle_is_a_break(world):
 
 
 async def test_an_abort_is_told_by_close_3_and_awaits_no_answer(world):
-    for conn, peer in await either(world):
+    for conn, peer in await native_ends(world):
         conn.abort()
         end = await world.wait_closed(conn)
         assert end.reason is Reason.ABORTED
@@ -296,7 +276,7 @@ async def test_an_abort_is_told_by_close_3_and_awaits_no_answer(world):
 
 
 async def test_an_abort_takes_nothing_more(world):
-    for conn, peer in await either(world, **RARELY):
+    for conn, peer in await native_ends(world, **RARELY):
         peer.send(b"not taken")
         await world.arrived(conn, 1)
         conn.abort()
@@ -359,7 +339,7 @@ async def test_a_message_behind_close_is_protocol_and_is_not_delivered(world, la
 
 @pytest.mark.parametrize("end", ["close", "reset", "half_close"])
 async def test_an_end_of_stream_in_place_of_close_is_a_break(world, end):
-    for conn, peer in await either(world):
+    for conn, peer in await native_ends(world):
         await world.outside(peer.expect, PING)
         getattr(peer, end)()
         assert await reason_of_break(world, conn) in (Reason.EOF, Reason.RESET)
@@ -367,7 +347,7 @@ async def test_an_end_of_stream_in_place_of_close_is_a_break(world, end):
 
 @pytest.mark.parametrize("count", [1, 3])
 async def test_an_end_of_stream_within_a_frame_is_truncated(world, count):
-    for conn, peer in await either(world):
+    for conn, peer in await native_ends(world):
         await world.outside(peer.expect, PING)
         peer.send_bytes(message(b"abc")[:count])
         peer.half_close()
@@ -375,84 +355,10 @@ async def test_an_end_of_stream_within_a_frame_is_truncated(world, count):
 
 
 async def test_when_both_close_at_once_each_keeps_its_code(world):
-    for conn, peer in await either(world):
+    for conn, peer in await native_ends(world):
         world.start_close(conn)
         peer.say_close(1)
         assert (await world.outside(peer.wait_for, CLOSE)).body[:2] == b"\0\0"
         peer.half_close()
         assert await codes_to_end(world, peer) == []
         assert (await world.wait_closed(conn)).reason is Reason.CLOSED_HERE
-
-
-# finish
-
-
-async def test_finish_asks_behind_the_last_message_and_waits_for_the_peers_application(world):
-    for conn, peer in await either(world, **RARELY):
-        peer.answers = False
-        await world.outside(peer.expect, PING)
-        await world.send(conn, b"1", b"2")
-        finishing = world.spawn(world.face.call(conn, "finish"))
-        assert await world.outside(peer.recv_many, 2) == [b"1", b"2"]
-        await world.outside(peer.expect, ASK)
-        peer.send(b"receiving goes on")
-        assert await world.recv(conn) == b"receiving goes on"
-        peer.consume()
-        peer.ack()
-        assert await world.join(finishing) == 0
-        assert conn.state is State.CONNECTED
-        with pytest.raises(ClosedError):
-            await world.send(conn, b"nothing more")
-
-
-async def test_finish_counts_what_could_not_be_confirmed(world):
-    conn, peer = await native_answered(world, **RARELY)
-    peer.answers = False
-    await world.send(conn, b"1", b"2", b"3")
-    await world.outside(peer.recv_many, 3)
-    peer.consume(1)
-    peer.ack()
-    await world.eventually(lambda: conn.stats().confirmed == 1)
-    left = conn.finish(timeout=0.1)
-    assert (await left if world.face.awaited else left) == 2
-
-
-async def test_a_closed_listener_leaves_its_connections_alone(world):
-    listener = native_listen(world)
-    conn, peer = await native_call(world, listener)
-    await world.close(listener)
-    peer.send(b"still here")
-    assert await world.recv(conn) == b"still here"
-    with pytest.raises(ConnectionRefusedError):
-        await native_dial(world, listener.address)
-
-
-async def test_a_connection_nobody_accepted_is_closed_with_its_listener(world):
-    listener = native_listen(world)
-    peer = await native_dial(world, listener.address)
-    await world.outside(peer.open)
-    await world.eventually(lambda: listener.stats().waiting == 1)
-    closing = world.spawn(world.close(listener))
-    code, _ = await world.outside(peer.answer_close)
-    await world.join(closing)
-    assert code in (0, 1)
-
-
-async def test_a_shutdown_says_goodbye_to_every_peer(world):
-    (dialler, its_peer), (served, other) = await either(world)
-    stopping = world.spawn(world.shutdown(world.runtime))
-    answers = [world.spawn(world.outside(functools.partial(peer.answer_close))) for peer in (its_peer, other)]
-    for answer in answers:
-        await world.join(answer)
-    await world.join(stopping)
-    for conn in (dialler, served):
-        end = await world.wait_closed(conn)
-        assert isinstance(end, Closed) and end.reason is Reason.SHUTDOWN
-
-
-async def test_a_quiet_link_stays_quiet(world):
-    (_, its_peer), (_, other) = await either(world, **RARELY)
-    for peer in (its_peer, other):
-        _, consumed, credit = read_numbers(await world.outside(peer.expect, PING))
-        assert (consumed, credit) == (0, peer.theirs.credit)
-        await world.outside(peer.stays_silent, 3 * A_WHILE)

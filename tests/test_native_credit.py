@@ -3,33 +3,23 @@
 import pytest
 
 from netasync import Buffer, Reason, State
-from support.frames import ACK, ASK, LONGEST_PART, PING, PONG, ack, cost, message, ping, pong, read_numbers
+from support.frames import ACK, AMPLE, LONGEST_PART, PING, PONG, ack, cost, message, ping, pong
 from support.hostile import neighbour
 from support.native_world import (
     NATIVE,
+    RARELY,
     native_answer,
     native_answered,
     native_call,
     native_dialled,
     native_listen,
     native_pair,
+    native_reserved,
     reason_of_break,
 )
 from support.process import resident_bytes
 
-AMPLE = 2**30
-
-#: So rare that no ACK comes inside a heartbeat.
-RARELY = {"heartbeat_interval": 100, "heartbeat_timeout": 300}
-
 EMPTY = 64
-
-
-async def reserved(world, answer=None, **options):
-    """A dialler, and a peer that confirms nothing on its own."""
-    conn, peer, server = await native_dialled(world, answer, **options)
-    peer.answers = False
-    return conn, peer, server
 
 
 async def only(world, peer, count):
@@ -46,7 +36,7 @@ async def only(world, peer, count):
 
 @pytest.mark.parametrize(("credit", "count"), [(0, 0), (1, 1), (64, 1), (65, 2), (200, 4)])
 async def test_a_message_is_begun_while_the_cost_sent_is_below_the_credit(world, credit, count):
-    conn, peer, _ = await reserved(world, {"credit": credit})
+    conn, peer, _ = await native_reserved(world, {"credit": credit})
     await world.send(conn, *[b""] * 10)
     await only(world, peer, count)
     assert (conn.stats().unconfirmed, conn.stats().queued) == (count, 10 - count)
@@ -56,13 +46,13 @@ async def test_a_message_is_begun_while_the_cost_sent_is_below_the_credit(world,
 
 
 async def test_the_cost_of_a_message_is_its_length_plus_64(world):
-    conn, peer, _ = await reserved(world, {"credit": cost(b"x" * 100, b"y" * 50)})
+    conn, peer, _ = await native_reserved(world, {"credit": cost(b"x" * 100, b"y" * 50)})
     await world.send(conn, b"x" * 100, b"y" * 50, b"z")
     assert await only(world, peer, 2) == [b"x" * 100, b"y" * 50]
 
 
 async def test_a_message_larger_than_the_window_passes_alone(world):
-    conn, peer, _ = await reserved(world, {"credit": 100})
+    conn, peer, _ = await native_reserved(world, {"credit": 100})
     await world.send(conn, bytes(5000), b"next")
     assert await only(world, peer, 1) == [bytes(5000)]
     peer.tell(1, cost(bytes(5000)) + 1)
@@ -70,7 +60,7 @@ async def test_a_message_larger_than_the_window_passes_alone(world):
 
 
 async def test_at_most_max_messages_are_unconsumed(world):
-    conn, peer, _ = await reserved(world, {"max_messages": 3})
+    conn, peer, _ = await native_reserved(world, {"max_messages": 3})
     await world.send(conn, *[b"%d" % number for number in range(8)])
     assert await only(world, peer, 3) == [b"0", b"1", b"2"]
     peer.tell(2, AMPLE)
@@ -79,7 +69,7 @@ async def test_at_most_max_messages_are_unconsumed(world):
 
 
 async def test_what_is_unconfirmed_stays_below_our_own_hold(world):
-    conn, peer, _ = await reserved(world, write_buffer=Buffer.fixed(100, max_bytes=200))
+    conn, peer, _ = await native_reserved(world, write_buffer=Buffer.fixed(100, max_bytes=200))
     assert peer.theirs.hold == 200
     sending = world.spawn(world.send_many(conn, [b""] * 10))
     await only(world, peer, 4)
@@ -92,7 +82,9 @@ async def test_what_is_unconfirmed_stays_below_our_own_hold(world):
 
 
 async def test_the_largest_credit_there_is_overflows_nothing(world):
-    conn, peer, _ = await reserved(world, {"credit": 2**64 - 1, "max_messages": 2**32 - 1, "hold": 2**64 - 1})
+    conn, peer, _ = await native_reserved(
+        world, {"credit": 2**64 - 1, "max_messages": 2**32 - 1, "hold": 2**64 - 1}
+    )
     await world.send(conn, bytes(10_000), b"")
     assert await world.outside(peer.recv_many, 2) == [bytes(10_000), b""]
     peer.tell(2, 2**64 - 1)
@@ -107,157 +99,6 @@ async def test_a_thousand_messages_pass_through_the_smallest_window(world):
     sending = world.spawn(world.send_many(client, sent))
     assert await world.take(served, 1000) == sent
     assert await world.join(sending) == 1000
-
-
-# What is confirmed, and when
-
-
-async def test_credit_grows_as_messages_are_consumed(world):
-    conn, peer = await native_answered(world, read_buffer=Buffer.fixed(8, max_bytes=1024))
-    peer.send(b"", b"x" * 10)
-    await world.take(conn, 2)  # a quarter of the 8 messages
-    assert read_numbers(await world.outside(peer.wait_for, ACK)) == (None, 2, 1024 + cost(b"", b"x" * 10))
-
-
-async def test_what_was_parsed_but_not_taken_is_not_consumed(world):
-    conn, peer = await native_answered(world, **RARELY)
-    peer.send(b"1", b"2", b"3")
-    await world.arrived(conn, 3)
-    assert await world.recv(conn) == b"1"
-    peer.ping(5)
-    assert read_numbers(await world.outside(peer.wait_for, PONG))[1] == 1
-    assert (await world.recv_many(conn, 10)) == [b"2", b"3"]
-    peer.ping(6)
-    assert read_numbers(await world.outside(peer.wait_for, PONG))[1] == 3
-
-
-async def test_an_ack_comes_with_each_quarter_of_the_window(world):
-    """Were it the quarter second alone, this would take minutes."""
-    conn, peer = await native_answered(world, read_buffer=Buffer.fixed(1000, max_bytes=4 * EMPTY), **RARELY)
-    pouring = world.spawn(world.outside(peer.pour, [b""] * 2000))
-    await world.take(conn, 2000)
-    await world.join(pouring)
-
-
-async def test_an_ack_comes_with_each_quarter_of_max_messages(world):
-    conn, peer = await native_answered(world, read_buffer=Buffer.fixed(4), **RARELY)
-    pouring = world.spawn(world.outside(peer.pour, [b""] * 2000))
-    await world.take(conn, 2000)
-    await world.join(pouring)
-
-
-async def test_an_ack_comes_with_each_quarter_of_the_peers_hold(world):
-    conn, peer = await native_answered(world, {"hold": 4 * EMPTY}, **RARELY)
-
-    def feed():
-        for _ in range(500):
-            peer.send(b"", b"", b"", b"")
-            while peer.heard[0] < peer.begun:
-                peer.read()
-
-    feeding = world.spawn(world.outside(feed))
-    await world.take(conn, 2000)
-    await world.join(feeding)
-
-
-@pytest.mark.parametrize(("count", "length"), [(64, 0), (2, 16 * 512)])
-async def test_an_ack_goes_with_data_for_each_64_messages_or_16_kib(world, count, length):
-    conn, peer = await native_answered(world, **RARELY)
-    for _ in range(200):
-        peer.send(*[bytes(length)] * count)
-        await world.take(conn, count)
-        await world.send(conn, b"reply")
-        await world.outside(peer.recv)
-        while peer.heard[0] < peer.begun:
-            await world.outside(peer.read)
-
-
-async def test_an_ask_is_answered_once_what_came_before_it_is_consumed(world):
-    conn, peer = await native_answered(world, **RARELY)
-    await world.outside(peer.expect, PING)
-    peer.send(b"1", b"2")
-    peer.ask()
-    peer.send(b"behind")
-    await world.outside(peer.stays_silent)
-    await world.take(conn, 2)
-    while read_numbers(await world.outside(peer.expect, ACK))[1] < 2:
-        pass
-    assert conn.stats().waiting == 1
-
-
-async def test_each_ask_is_answered(world):
-    _, peer = await native_answered(world, **RARELY)
-    for _ in range(20):
-        peer.ask()
-        await world.outside(peer.wait_for, ACK)
-
-
-async def test_a_single_message_is_confirmed_before_long(world):
-    conn, peer = await native_answered(world, **RARELY)
-    peer.send(b"alone")
-    await world.recv(conn)
-    assert read_numbers(await world.outside(peer.wait_for, ACK))[1:] == (
-        1,
-        peer.theirs.credit + cost(b"alone"),
-    )
-
-
-async def test_a_ping_of_ours_carries_the_numbers_of_the_moment(world):
-    conn, peer = await native_answered(world, heartbeat_interval=0.1, heartbeat_timeout=300)
-    peer.send(b"x")
-    await world.recv(conn)
-    while read_numbers(await world.outside(peer.wait_for, PING))[1] < 1:
-        pass
-
-
-@pytest.mark.parametrize("policy", [Buffer.dropping, Buffer.sliding])
-async def test_with_a_lossy_read_buffer_received_is_consumed(world, policy):
-    conn, peer = await native_answered(world, read_buffer=policy(2))
-    peer.send(*[b"%d" % number for number in range(10)])
-    peer.ask()
-    while read_numbers(await world.outside(peer.wait_for, ACK))[1] < 10:
-        pass
-    assert conn.stats().read_dropped == 8
-    assert await world.take(conn, 2) == ([b"0", b"1"] if policy == Buffer.dropping else [b"8", b"9"])
-
-
-async def test_confirmed_is_what_the_peers_application_took(world):
-    conn, peer, _ = await reserved(world)
-    await world.send(conn, b"1", b"2", b"3")
-    await world.outside(peer.recv_many, 3)
-    assert (conn.stats().confirmed, conn.stats().unconfirmed) == (0, 3)
-    peer.tell(2, AMPLE)
-    await world.eventually(lambda: conn.stats().confirmed == 2)
-    peer.tell(2, AMPLE)
-    peer.tell(3, AMPLE)
-    await world.eventually(lambda: conn.stats().confirmed == 3)
-
-
-@pytest.mark.faces("asyncio", "threads")
-async def test_confirm_received_sends_a_ping_behind_its_message(world):
-    conn, peer, _ = await reserved(world, **RARELY)
-    await world.outside(peer.expect, PING)
-    sending = world.spawn(world.send(conn, b"sure?", confirm="received"))
-    assert await world.outside(peer.recv) == b"sure?"
-    nonce, _, _ = read_numbers(await world.outside(peer.expect, PING))
-    peer.pong(nonce)
-    assert await world.join(sending) is True
-    assert conn.stats().confirmed == 0
-
-
-@pytest.mark.faces("asyncio", "threads")
-async def test_confirm_consumed_sends_ask_behind_its_message(world):
-    conn, peer, _ = await reserved(world, **RARELY)
-    await world.outside(peer.expect, PING)
-    sending = world.spawn(world.send(conn, b"sure?", confirm="consumed"))
-    assert await world.outside(peer.recv) == b"sure?"
-    await world.outside(peer.expect, ASK)
-    peer.ack()
-    await world.outside(peer.stays_silent)
-    assert conn.stats().confirmed == 0
-    peer.consume()
-    peer.ack()
-    assert await world.join(sending) is True
 
 
 # The socket is always read
@@ -381,7 +222,7 @@ async def test_to_confirm_what_was_never_sent_or_to_go_backwards_is_protocol(wor
     await world.outside(peer.recv_many, 2)
     peer.send_bytes(wire)
     assert await reason_of_break(world, conn) is Reason.PROTOCOL
-    dialler, peer, server = await reserved(world)
+    dialler, peer, server = await native_reserved(world)
     await world.send(dialler, b"1", b"2")
     await world.outside(peer.recv_many, 2)
     peer.send_bytes(wire)
@@ -393,7 +234,7 @@ async def test_to_confirm_what_was_never_sent_or_to_go_backwards_is_protocol(wor
 
 
 async def test_equal_numbers_are_legal(world):
-    conn, peer, _ = await reserved(world)
+    conn, peer, _ = await native_reserved(world)
     await world.send(conn, b"1")
     await world.outside(peer.recv)
     for _ in range(50):
@@ -406,7 +247,7 @@ async def test_equal_numbers_are_legal(world):
 
 
 async def test_what_was_begun_and_not_confirmed_at_a_break_is_counted(world):
-    conn, peer, server = await reserved(world, {"max_messages": 4})
+    conn, peer, server = await native_reserved(world, {"max_messages": 4})
     await world.send(conn, *[b"%d" % number for number in range(6)])
     await world.outside(peer.recv_many, 4)
     peer.tell(1, AMPLE)

@@ -8,6 +8,7 @@ from netasync import Buffer, Reason
 from support.counts import counts
 from support.frames import (
     ACK,
+    AMPLE,
     Hello,
     ack,
     control,
@@ -29,8 +30,6 @@ from support.process import resident_bytes
 
 #: What the interpreter and the allocator may keep for themselves.
 SLACK = 8 * 2**20
-
-AMPLE = 2**30
 
 VOID = (Reason.PROTOCOL, Reason.TOO_LARGE)
 

@@ -4,6 +4,7 @@ import pytest
 
 from netasync import Buffer, Reason
 from support.frames import (
+    AMPLE,
     ASK,
     HELLO,
     LONGEST_PART,
@@ -30,8 +31,6 @@ from support.native_world import (
     reason_of_break,
 )
 from support.process import resident_bytes
-
-AMPLE = 2**30
 
 LARGE = bytes(range(256)) * 4000
 

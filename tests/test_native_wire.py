@@ -5,6 +5,7 @@ import pytest
 from netasync import Buffer, MessageTooLarge, Reason
 from support.frames import (
     ACK,
+    AMPLE,
     ASK,
     CLOSE,
     HELLO,
@@ -34,9 +35,6 @@ from support.native_world import (
     native_pair,
 )
 from support.process import resident_bytes
-
-#: Enough for everything here.
-AMPLE = 2**30
 
 GOLDEN = [
     (b"", bytes.fromhex("00000000")),

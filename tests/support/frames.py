@@ -24,6 +24,9 @@ LONGEST_PART = 256 * 1024
 #: Any number of messages.
 UNLIMITED = 2**32 - 1
 
+#: A credit that no test here uses up.
+AMPLE = 2**30
+
 NOBODY = bytes(16)
 
 _FIXED = struct.Struct(">2sBBI16s16sIQQIQIII")

@@ -5,11 +5,15 @@ from __future__ import annotations
 import functools
 from typing import Any
 
+from support.frames import CLOSE, read_close
 from support.native import NativeListener, NativePeer
 from support.world import World
 
 #: `World.pair` and `neighbour` with this are on our own wire.
 NATIVE = {"listen": {"protocol": "netasync"}, "connect": {"protocol": "netasync"}}
+
+#: Timers so rare that no PING comes on its own but the first.
+RARELY = {"heartbeat_interval": 100, "heartbeat_timeout": 300}
 
 
 def native_listener(world: World, **options: Any) -> NativeListener:
@@ -69,6 +73,27 @@ async def native_pair(
     """`World.pair` on our own wire."""
     native = {"protocol": "netasync"}
     return await world.pair(listen={**native, **(listen or {})}, connect={**native, **(connect or {})})
+
+
+async def native_ends(world: World, **options: Any) -> list[tuple[Any, NativePeer]]:
+    """A dialler and an accepted connection, each with the peer at its other end."""
+    conn, peer, _ = await native_dialled(world, **options)
+    return [(conn, peer), await native_answered(world, **options)]
+
+
+async def native_reserved(
+    world: World, answer: dict[str, Any] | None = None, **options: Any
+) -> tuple[Any, NativePeer, NativeListener]:
+    """`native_dialled`, with a peer that from now on says nothing on its own."""
+    conn, peer, server = await native_dialled(world, answer, **options)
+    peer.answers = False
+    return conn, peer, server
+
+
+async def codes_to_end(world: World, peer: NativePeer) -> list[int]:
+    """The codes of the CLOSEs with which the other side ends the link."""
+    frames, _ = await world.outside(peer.read_to_end)
+    return [read_close(frame)[0] for frame in frames if frame.kind == CLOSE]
 
 
 async def reason_of_break(world: World, conn: Any) -> Any:
