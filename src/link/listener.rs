@@ -12,12 +12,13 @@ use tokio::sync::Notify;
 use super::clock;
 use super::dial::Dialed;
 use super::handle::{Handle, WeakHandle};
-use super::net::{Acceptor, Bound};
+use super::net::{Acceptor, Bound, Socket};
+use super::reception::Reception;
 use super::runtime::Runtime;
 use super::wake::{Bell, WaitList, Waker};
 use crate::proto::endpoint::State;
 use crate::proto::events::{Closed, Reason};
-use crate::proto::options::Options;
+use crate::proto::options::{Options, Protocol};
 
 /// How long to rest when the system has no descriptor or memory left for another connection.
 const EXHAUSTED_REST: Duration = Duration::from_millis(100);
@@ -84,6 +85,10 @@ impl Listener {
 
     pub fn address(&self) -> String {
         self.address.to_string()
+    }
+
+    pub fn options(&self) -> &Options {
+        &self.options
     }
 
     pub fn name(&self) -> Option<&str> {
@@ -170,14 +175,14 @@ impl Listener {
     }
 
     /// Accepts until it is closed; then gives the port back.
-    pub(super) async fn run(&self, runtime: &Arc<Runtime>, socket: Bound) {
+    pub(super) async fn run(self: &Arc<Self>, runtime: &Arc<Runtime>, socket: Bound) {
         match Acceptor::new(socket) {
             Ok(acceptor) => self.accept_until_closed(runtime, acceptor).await,
             Err(_) => self.close(Reason::Internal),
         }
     }
 
-    async fn accept_until_closed(&self, runtime: &Arc<Runtime>, acceptor: Acceptor) {
+    async fn accept_until_closed(self: &Arc<Self>, runtime: &Arc<Runtime>, acceptor: Acceptor) {
         loop {
             let (is_closed, has_room) = {
                 let queue = self.queue.lock();
@@ -190,7 +195,7 @@ impl Listener {
                 biased;
                 () = self.news.notified() => {}
                 accepted = acceptor.accept(&self.options), if has_room => match accepted {
-                    Ok((socket, peer)) => self.enqueue(runtime, Dialed { socket, peer: peer.to_string() }),
+                    Ok((socket, peer)) => self.receive(runtime, Arc::new(socket), peer.to_string()),
                     Err(error) if is_exhausted(&error) => clock::rest(EXHAUSTED_REST).await,
                     // That one connection was gone before it was accepted.
                     Err(_) => {}
@@ -199,8 +204,14 @@ impl Listener {
         }
     }
 
-    fn enqueue(&self, runtime: &Arc<Runtime>, dialed: Dialed) {
-        let handle = Handle::new(runtime.accepted(dialed, self.options.clone()));
+    fn receive(self: &Arc<Self>, runtime: &Arc<Runtime>, socket: Arc<Socket>, peer: String) {
+        let reception = Reception { listener: Arc::clone(self), runtime: Arc::clone(runtime) };
+        tokio::spawn(async move { reception.receive(socket, peer).await });
+    }
+
+    pub(super) fn enqueue(&self, runtime: &Arc<Runtime>, protocol: Protocol, dialed: Dialed) {
+        let options = Options { protocol, ..self.options.clone() };
+        let handle = Handle::new(runtime.accepted(dialed, options));
         let mut queue = self.queue.lock();
         if let Some(reason) = queue.end {
             drop(queue);

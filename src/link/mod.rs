@@ -5,12 +5,14 @@
 pub mod clock;
 pub mod dial;
 pub mod driver;
+mod greeting;
 pub mod handle;
 #[expect(clippy::module_inception, reason = "the connection that every handle shares")]
 pub mod link;
 pub mod listener;
 pub mod net;
 pub mod read;
+mod reception;
 pub mod runtime;
 pub mod supervisor;
 pub mod target;

@@ -7,11 +7,14 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use parking_lot::MutexGuard;
+
 use super::clock;
 use super::driver::{Driver, LoopDriver};
-use super::link::{Link, Rx, StreamEnd};
+use super::link::{Link, Rx, StreamEnd, Tx};
 use super::net::{self, Interest, Signal, Socket};
 use super::wake::{Wake, Waker};
+use super::write::Then;
 use crate::proto::events::Event;
 use crate::proto::halves::Front;
 
@@ -229,14 +232,63 @@ impl Link {
         })
     }
 
-    fn fed(&self, rx: &mut Rx, bytes: &[u8]) -> Read {
-        rx.receiver.feed(bytes, clock::now());
+    pub(super) fn fed(&self, rx: &mut Rx, bytes: &[u8]) -> Read {
+        rx.receiver.feed(bytes, self.announced(), clock::now());
         rx.reads += 1;
         rx.is_paused = !rx.receiver.wants_bytes();
-        if rx.receiver.fault().is_some() {
+        if self.is_native() {
+            self.hear(rx);
+            self.tell(rx);
+        }
+        if rx.receiver.fault().is_some() || rx.receiver.has_goodbye() {
             self.news.notify_one();
         }
         Read::Bytes
+    }
+
+    /// Control frames came: the writing half hears them, and answers.
+    fn hear(&self, rx: &mut Rx) {
+        if !rx.receiver.has_for_sender() {
+            return;
+        }
+        let mut tx = self.tx();
+        let now = clock::now();
+        while let Some(control) = rx.receiver.next_for_sender() {
+            match tx.sender.hear(&control, now) {
+                Ok(false) => {}
+                Ok(true) => rx.receiver.refund(),
+                Err(fault) => rx.receiver.fail(fault),
+            }
+        }
+        self.write_for_reader(tx);
+    }
+
+    /// Something was consumed, or may have been: sees to it that the peer is told in time.
+    pub(super) fn tell(&self, rx: &mut Rx) {
+        if !self.is_native() {
+            return;
+        }
+        self.publish_numbers(rx);
+        let announced = self.announced();
+        if rx.receiver.must_tell(announced) {
+            let mut tx = self.tx();
+            tx.sender.ack();
+            self.write_for_reader(tx);
+        }
+        if rx.receiver.note_untold(self.announced(), clock::now) && !rx.is_tell_due {
+            rx.is_tell_due = true;
+            self.news.notify_one();
+        }
+    }
+
+    /// Writes what hearing has brought; whoever reads does not wait for room.
+    fn write_for_reader(&self, mut tx: MutexGuard<'_, Tx>) {
+        self.wake_finishers(&mut tx);
+        let then = self.write(&mut tx);
+        drop(tx);
+        if then == Then::Watch {
+            self.watch_for_room(None);
+        }
     }
 
     fn ended(&self, rx: &mut Rx, end: StreamEnd) -> Read {
@@ -257,6 +309,7 @@ impl Link {
         if !rx.readers.is_empty() {
             self.publish(rx);
         }
+        self.tell(rx);
         self.reopen(rx);
         if rx.receiver.fault().is_some() {
             self.news.notify_one();

@@ -7,13 +7,18 @@
 pub mod account;
 pub mod backoff;
 pub mod classic;
+pub mod control;
 pub mod endpoint;
 pub mod events;
 pub mod halves;
+pub mod hello;
 pub mod inbox;
 pub mod liveness;
 pub mod options;
 pub mod outbox;
+pub mod sender;
+pub mod session;
+pub mod wire;
 
 /// Monotonic time since an origin that the caller chooses; only differences mean anything.
 pub type Moment = std::time::Duration;

@@ -15,7 +15,7 @@ use crate::link::listener::Listener;
 use crate::link::net;
 use crate::link::target::{self, Target};
 use crate::proto::events::Reason;
-use crate::proto::options::{self as knobs, Jitter, Policy, Retry, Settings};
+use crate::proto::options::{self as knobs, Jitter, Policy, Protocol, Retry, Settings};
 
 /// How many messages may wait, and what happens to one that finds no room.
 ///
@@ -217,7 +217,7 @@ pub fn defaults<'py>(py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
     let buffer = Buffer::of(Policy::Fixed, Integer(knobs::BUFFER_COUNT as i64), None)?;
     table.set_item("read_buffer", buffer)?;
     table.set_item("write_buffer", buffer)?;
-    table.set_item("protocol", knobs::PROTOCOL)?;
+    table.set_item("protocol", knobs::PROTOCOL.name())?;
     table.set_item("name", py.None())?;
     table.set_item("runtime", py.None())?;
     table.set_item("nodelay", knobs::NODELAY)?;
@@ -243,10 +243,9 @@ pub fn reasons() -> Vec<&'static str> {
 
 fn settings(options: &Bound<'_, PyDict>) -> PyResult<Settings> {
     let protocol = text(&required(options, "protocol")?, "protocol")?;
-    if protocol != knobs::PROTOCOL {
-        let text = format!("protocol must be {:?}, not {protocol:?}", knobs::PROTOCOL);
-        return Err(PyValueError::new_err(text));
-    }
+    let protocol = Protocol::named(&protocol).ok_or_else(|| {
+        PyValueError::new_err(format!("protocol must be 'netasync' or 'net.async', not {protocol:?}"))
+    })?;
     Ok(Settings {
         heartbeat_interval: number(&required(options, "heartbeat_interval")?, "heartbeat_interval")?,
         heartbeat_timeout: optional(options, "heartbeat_timeout")?
@@ -259,6 +258,7 @@ fn settings(options: &Bound<'_, PyDict>) -> PyResult<Settings> {
         write_buffer: buffer(&required(options, "write_buffer")?, "write_buffer")?,
         nodelay: truth(&required(options, "nodelay")?, "nodelay")?,
         cork: truth(&required(options, "cork")?, "cork")?,
+        protocol,
         reconnect: None,
         name: optional(options, "name")?.map(|value| text(&value, "name")).transpose()?,
     })
