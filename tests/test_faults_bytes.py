@@ -8,7 +8,7 @@ import pytest
 
 from netasync import Buffer, Disconnected, Reason, State
 from support.counts import counts
-from support.hostile import STRANGERS, noise, throw
+from support.hostile import STRANGERS, neighbour, noise, throw
 from support.peer import HEARTBEAT, frame, header
 from support.process import resident_bytes
 from support.waiting import A_WHILE, DEADLINE
@@ -21,21 +21,6 @@ STREAM_ENDS = (Reason.EOF, Reason.TRUNCATED, Reason.RESET)
 
 #: What the interpreter and the allocator may keep for themselves.
 SLACK = 8 * 2**20
-
-
-async def neighbour(world, **options):
-    """A pair that is well, and what asserts that it still is and has never lost its link."""
-    client, served, listener = await world.pair(**options)
-
-    async def is_well():
-        await world.send(client, b"well?")
-        assert await world.recv(served) == b"well?"
-        await world.send(served, b"well")
-        assert await world.recv(client) == b"well"
-        assert client.stats().links == 1
-
-    await is_well()
-    return listener, is_well
 
 
 # A 1
