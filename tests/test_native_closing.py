@@ -19,6 +19,9 @@ from support.native_world import (
     native_pair,
     reason_of_break,
 )
+from support.wires import OURS
+
+pytestmark = OURS
 
 STEADY = Backoff(initial=0.01, factor=1, maximum=50, jitter="none")
 

@@ -27,6 +27,9 @@ from support.native_world import (
     reason_of_break,
 )
 from support.process import resident_bytes
+from support.wires import OURS
+
+pytestmark = OURS
 
 #: What the interpreter and the allocator may keep for themselves.
 SLACK = 8 * 2**20

@@ -30,6 +30,9 @@ from support.native_world import (
     native_pair,
 )
 from support.waiting import A_WHILE
+from support.wires import OURS
+
+pytestmark = OURS
 
 #: Options whose every number stands in HELLO.
 SETTINGS = {

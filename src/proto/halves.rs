@@ -139,6 +139,11 @@ impl Receiver {
         self.goodbye.take()
     }
 
+    /// The peer has said goodbye on this link.
+    pub fn has_heard_goodbye(&self) -> bool {
+        self.inbox.has_ended()
+    }
+
     pub fn has_goodbye(&self) -> bool {
         self.goodbye.is_some()
     }
