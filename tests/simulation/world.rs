@@ -5,9 +5,10 @@ use std::time::Duration;
 use netasync::proto::Moment;
 use netasync::proto::endpoint::{Input, Phase, Role, State};
 use netasync::proto::events::{Fault, Reason};
-use netasync::proto::options::{Options, Protocol};
+use netasync::proto::options::{Buffer, Options, Protocol};
 
 use crate::application::{Application, Reading, Writing};
+use crate::bounds::lossless;
 use crate::end::{Dialed, End};
 use crate::grammar::{self, Seen};
 use crate::greeting::{Asked, Greeted, Guest};
@@ -419,6 +420,9 @@ impl World {
             end.check(self.now, self.frozen[side]);
             self.check_verdicts(side, end);
         }
+        if self.dialler.is_native() {
+            self.check_confirmations();
+        }
     }
 
     /// A healthy peer is never taken for a dead or a hostile one.
@@ -432,8 +436,29 @@ impl World {
                 let limit = self.impaired_until[side] + window + Duration::from_secs(1);
                 assert!(*at <= limit && self.impaired_until[side] > Moment::ZERO, "false alarm: {reason:?} at {at:?}");
             }
+            // Whichever direction is dead: the network takes nothing in the end, the greeting needs both.
+            Reason::WriteStalled | Reason::OpenTimeout => {
+                let options = &end.options;
+                let patience =
+                    if *reason == Reason::OpenTimeout { options.open_timeout } else { options.heartbeat_timeout };
+                let impaired = self.impaired_until[0].max(self.impaired_until[1]);
+                let limit = impaired + patience + self.frozen[side] + Duration::from_secs(1);
+                assert!(*at <= limit && impaired > Moment::ZERO, "false alarm: {reason:?} at {at:?}");
+            }
             Reason::Reset | Reason::Truncated => {}
             _ => panic!("{reason:?} found in bytes of our own"),
+        }
+    }
+
+    /// Nothing is confirmed that the other application has not taken, or will not be given for sure.
+    fn check_confirmations(&self) {
+        let confirmed = self.dialler.stats().confirmed;
+        let received: u64 = self.accepted.iter().map(|end| end.stats().received).sum();
+        assert!(confirmed <= received, "{confirmed} confirmed, {received} received");
+        let is_kept = lossless(self.setup.options[1].read_buffer) && self.dialler.closing_since.is_none();
+        if is_kept {
+            let taken: u64 = self.accepted.iter().map(|end| end.application.taken).sum();
+            assert!(confirmed <= taken, "{confirmed} confirmed, {taken} taken");
         }
     }
 
@@ -448,17 +473,13 @@ impl World {
         check_subsequence(&arrived, &self.dialler.application.accepted);
         let mut newest = 0;
         for end in &self.accepted {
-            let from_it: Vec<u32> = self
-                .dialler
-                .application
-                .seen
-                .iter()
-                .filter_map(|seen| match seen {
-                    Seen::Message { stream, number } if *stream == end.stream => Some(*number),
-                    _ => None,
-                })
-                .collect();
+            let from_it = messages_from(&self.dialler, end.stream);
             check_subsequence(&from_it, &end.application.accepted);
+            let Some((wire, tap)) = end.taps.last() else { continue };
+            check_prefix(&from_it, &tap.messages, self.setup.options[0].read_buffer);
+            let written = self.dialler.taps.iter().find(|(other, _)| other == wire);
+            let written = written.map(|(_, tap)| &tap.messages[..]).unwrap_or_default();
+            check_prefix(&messages(end, |_| {}), written, self.setup.options[1].read_buffer);
         }
         messages(&self.dialler, |stream| {
             assert!(stream >= newest, "no link speaks after the next one");
@@ -482,6 +503,25 @@ pub fn messages(end: &End, mut on_stream: impl FnMut(u32)) -> Vec<u32> {
         _ => None,
     })
     .collect()
+}
+
+/// The numbers of those that one stream brought.
+fn messages_from(end: &End, from: u32) -> Vec<u32> {
+    let seen = end.application.seen.iter();
+    seen.filter_map(|seen| match seen {
+        Seen::Message { stream, number } if *stream == from => Some(*number),
+        _ => None,
+    })
+    .collect()
+}
+
+/// What one link brought is what went into it, up to some message; a lossy buffer has holes.
+fn check_prefix(arrived: &[u32], written: &[u32], buffer: Buffer) {
+    if lossless(buffer) {
+        assert!(written.starts_with(arrived), "{arrived:?} is not how {written:?} begins");
+    } else {
+        check_subsequence(arrived, written);
+    }
 }
 
 fn check_subsequence(arrived: &[u32], accepted: &[u32]) {
