@@ -30,6 +30,9 @@ from support.native_world import (
     reason_of_break,
 )
 from support.process import resident_bytes
+from support.wires import OURS
+
+pytestmark = OURS
 
 #: Timers that find a silent peer soon.
 SHORT = {"heartbeat_interval": 0.05, "heartbeat_timeout": 0.25}

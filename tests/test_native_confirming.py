@@ -9,6 +9,9 @@ from support.native_world import (
     native_answered,
     native_reserved,
 )
+from support.wires import OURS
+
+pytestmark = OURS
 
 EMPTY = 64
 
