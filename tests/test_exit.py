@@ -11,6 +11,7 @@ from support.counts import counts
 from support.faces import FACES
 from support.process import run_script
 from support.waiting import DEADLINE
+from support.wires import ORIGINAL
 
 LOOPS = ["asyncio", "uvloop"]
 
@@ -194,6 +195,7 @@ def test_an_error_that_ends_a_process_is_the_only_one_that_it_shows():
     assert done.stderr.count("Traceback") == 1, done.stderr
 
 
+@ORIGINAL
 @pytest.mark.faces("asyncio")
 async def test_what_was_accepted_is_written_as_the_process_ends(world):
     server = world.raw_listener()
@@ -211,6 +213,7 @@ async def test_what_was_accepted_is_written_as_the_process_ends(world):
     await world.join(ending)
 
 
+@ORIGINAL
 @pytest.mark.faces("asyncio")
 async def test_a_peer_that_does_not_read_does_not_keep_a_process_from_ending(world):
     server = world.raw_listener(receive_buffer=4096)

@@ -6,7 +6,6 @@ import threading
 
 import pytest
 
-from netasync import Reason
 from support.counts import counts
 from support.faces import FACES, blocking
 from support.process import run_script
@@ -304,7 +303,7 @@ async def test_a_handle_dropped_in_another_thread_is_closed_with_a_resource_warn
     thread.start()
     thread.join()
     assert len(warned) == 1
-    assert (await world.end(served)).reason is Reason.EOF
+    assert (await world.end(served)).reason is world.farewell
 
 
 @pytest.mark.faces("asyncio", "uvloop")
@@ -337,5 +336,5 @@ async def test_dropped_handles_leave_no_descriptor(world):
         with pytest.warns(ResourceWarning):
             del conn
             gc.collect()
-        assert (await world.end(served)).reason is Reason.EOF
-        assert blocking(served).wait_closed(timeout=DEADLINE).reason is Reason.EOF
+        assert (await world.end(served)).reason is world.farewell
+        assert blocking(served).wait_closed(timeout=DEADLINE).reason is world.farewell

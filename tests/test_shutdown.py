@@ -102,7 +102,7 @@ async def test_two_runtimes_talk_and_the_one_that_is_shut_down_says_so_to_its_ow
     await world.eventually(lambda: len(seen) > 20, "traffic")
     await world.shutdown(runtime, timeout=DEADLINE)
     sent = await world.join(sending)
-    assert (await world.join(receiving)).reason is Reason.EOF
+    assert (await world.join(receiving)).reason is world.farewell
     assert seen == list(range(sent))  # what was accepted was delivered first
     assert (await world.end(client)).reason is Reason.SHUTDOWN
 
