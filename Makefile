@@ -4,17 +4,19 @@
 #     make demo     a server, a client and a break in the middle, on real input
 #     make test     the whole suite, for every CPython 3.10 and newer that this machine has
 #     make check    formatting, lints, types, stubs
+#     make bench    netasync beside its peers: tables of speed, memory and CPU time
 #     make soak     the tests that take minutes, with full counts
 #     make wheel    a release wheel for the default Python, under dist/
 #     make clean    away with everything that was built
 #
 #     make test PYTHONS="3.10 3.13"            only these
 #     make test-3.11 ARGS="-k reconnect -x"    one of them, with arguments for pytest
+#     make bench ARGS="round-trip --rounds 9"  one workload, with more rounds; --help names everything
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test test-rust check check-rust check-python soak wheel clean FORCE
+.PHONY: help demo test test-rust check check-rust check-python bench soak wheel clean FORCE
 SHELL := /bin/sh
 
 TARGET := $(or $(CARGO_TARGET_DIR),target)
@@ -71,6 +73,9 @@ check-python: .venv/check/installed
 	.venv/check/bin/ruff check .
 	.venv/check/bin/mypy
 	.venv/check/bin/python -m mypy.stubtest netasync
+
+bench: .venv/bench/installed
+	.venv/bench/bin/python -m bench $(ARGS)
 
 soak: export NETASYNC_SOAK := 1
 soak: .venv/$(DEFAULT)/installed
@@ -132,4 +137,5 @@ $(foreach version,$(AVAILABLE),$(eval $(call interpreter,$(version))))
 $(eval $(call environment,build,$(DEFAULT),build))
 $(eval $(call environment,check,$(DEFAULT),check))
 $(eval $(call environment,demo,$(DEFAULT),demo))
+$(eval $(call environment,bench,$(DEFAULT),bench))
 endif

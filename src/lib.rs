@@ -35,6 +35,8 @@ mod _native {
     #[pymodule_export]
     use crate::py::runtime::{Runtime, flush_at_exit};
     #[pymodule_export]
+    use crate::py::select::{select, wait_select};
+    #[pymodule_export]
     use crate::py::waiting::Await;
 
     #[pymodule_init]

@@ -34,7 +34,12 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("sockets")
 
 
+#: What a test's handles may speak, and how its name says so.
+WIRES = {"netasync": "ours", "net.async": "original"}
+
+
 def pytest_configure(config):
+    config.addinivalue_line("markers", "wires(*names): what the handles of a test speak; both without it")
     config.addinivalue_line("markers", "faces(*names): the faces on which a test runs; all without it")
 
 
@@ -42,6 +47,11 @@ def pytest_generate_tests(metafunc):
     if "face" in metafunc.fixturenames:
         marker = metafunc.definition.get_closest_marker("faces")
         metafunc.parametrize("face", known(marker.args) if marker else FACE_NAMES, indirect=True)
+    if "spoken" in metafunc.fixturenames:
+        marker = metafunc.definition.get_closest_marker("wires")
+        wires = marker.args if marker else WIRES
+        assert set(wires) <= set(WIRES), wires
+        metafunc.parametrize("spoken", [pytest.param(wire, id=WIRES[wire]) for wire in wires])
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -69,9 +79,9 @@ def warmed_up():
 
 
 @pytest.fixture
-def world(face):
+def world(face, spoken):
     """See `support.world`."""
-    with World(face) as made:
+    with World(face, spoken) as made:
         yield made
 
 

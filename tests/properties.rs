@@ -7,10 +7,11 @@ use std::time::Duration;
 use netasync::proto::classic::{HARD_MAX_SIZE, HEADER, encode_header};
 use netasync::proto::cost;
 use netasync::proto::events::{Closed, Connected, Disconnected, Event, Reason};
-use netasync::proto::halves::{Front, Receiver, Sender};
+use netasync::proto::halves::{Front, Opened, Receiver, Sender};
 use netasync::proto::inbox::Inbox;
-use netasync::proto::options::{Buffer, Options, Policy, Settings};
+use netasync::proto::options::{Buffer, Options, Policy, Protocol, Settings};
 use netasync::proto::outbox::{Outbox, Push};
+use netasync::proto::wire::Numbers;
 use proptest::prelude::*;
 
 const POLICIES: [Policy; 3] = [Policy::Fixed, Policy::Dropping, Policy::Sliding];
@@ -22,7 +23,8 @@ fn limits() -> impl Strategy<Value = Buffer> {
 }
 
 fn options(buffer: Buffer) -> Options {
-    let settings = Settings { read_buffer: buffer, write_buffer: buffer, ..Settings::default() };
+    let settings =
+        Settings { read_buffer: buffer, write_buffer: buffer, protocol: Protocol::Classic, ..Settings::default() };
     settings.check().unwrap()
 }
 
@@ -104,7 +106,7 @@ proptest! {
         readings in readings(),
         cuts in prop::collection::vec(1..300usize, 1..20),
     ) {
-        let mut inbox = Inbox::new(limits, HARD_MAX_SIZE);
+        let mut inbox = Inbox::new(limits, HARD_MAX_SIZE, Protocol::Classic);
         let mut model = Model::new(limits);
         let (mut unread, mut sent) = (VecDeque::new(), 0);
         let mut cuts = cuts.iter().cycle();
@@ -154,16 +156,13 @@ enum Writing {
     Send(Vec<u8>),
     /// The kernel takes this much.
     Write(usize),
-    Heartbeat(usize),
     Break,
 }
 
 fn writings() -> impl Strategy<Value = Vec<Writing>> {
     let one = prop_oneof![
-        // No zeros, so that the rest of a message never looks like the rest of a heartbeat.
         6 => prop::collection::vec(1..=255u8, 1..200).prop_map(Writing::Send),
         4 => (1..400usize).prop_map(Writing::Write),
-        1 => (0..=HEADER).prop_map(Writing::Heartbeat),
         1 => Just(Writing::Break),
     ];
     prop::collection::vec(one, 0..80)
@@ -193,7 +192,7 @@ proptest! {
         limits in limits(),
         writings in writings(),
     ) {
-        let mut outbox = Outbox::new(limits);
+        let mut outbox = Outbox::new(limits, Protocol::Classic);
         let mut model = Model::new(limits);
         let mut begun: Option<Vec<u8>> = None;
         let (mut accepted, mut confirmed) = (0, Vec::new());
@@ -202,8 +201,8 @@ proptest! {
             match writing {
                 Writing::Send(payload) => {
                     let push = outbox.push(&payload);
-                    // A begun message, or the rest of a heartbeat, counts for bytes and not for the count.
-                    let beside = outbox.unsent()[0].len();
+                    // A begun message counts for bytes and not for the count.
+                    let beside = outbox.rest().len();
                     let is_exact = beside == 0;
                     if is_exact {
                         let expected = match limits.policy {
@@ -229,16 +228,11 @@ proptest! {
                     }
                 }
                 Writing::Write(most) => {
-                    let unsent = outbox.unsent().concat();
+                    let unsent = unsent(&outbox);
                     let taken = most.min(unsent.len());
                     wire.extend_from_slice(&unsent[..taken]);
                     outbox.wrote(taken);
                 }
-                Writing::Heartbeat(taken) if outbox.is_empty() => {
-                    wire.extend_from_slice(&[0; HEADER][..taken]);
-                    outbox.heartbeat_passed(taken);
-                }
-                Writing::Heartbeat(_) => {}
                 Writing::Break => {
                     outbox.rewind();
                     arrived.extend(parse(&wire));
@@ -263,7 +257,7 @@ proptest! {
                 accepted,
                 outbox.confirmed() + outbox.queued() + outbox.dropped()
             );
-            prop_assert_eq!(outbox.unsent().concat().len(), outbox.unsent_bytes());
+            prop_assert_eq!(unsent(&outbox).len(), outbox.unsent_bytes());
         }
     }
 
@@ -278,7 +272,8 @@ proptest! {
                 Writing::Send(payload) => {
                     let number = sender.entered();
                     if sender.push(&payload) == Push::Accepted {
-                        let is_begun = usize::from(!sender.unsent()[0].is_empty());
+                        sender.compose(Numbers::default());
+                        let is_begun = usize::from(!sender.parts()[0].is_empty());
                         while numbers.len() as u64 + 1 > sender.queued() {
                             numbers.remove(is_begun.min(numbers.len() - 1));
                         }
@@ -286,12 +281,12 @@ proptest! {
                     }
                 }
                 Writing::Write(most) => {
+                    sender.compose(Numbers::default());
                     sender.wrote(most.min(sender.unsent_bytes()), Duration::ZERO);
                     for _ in sender.queued()..before {
                         numbers.pop_front();
                     }
                 }
-                Writing::Heartbeat(_) => {}
                 Writing::Break => break,
             }
             for mark in 0..=sender.entered() {
@@ -304,8 +299,11 @@ proptest! {
 
 /// A part of the message at the front is written, or was before the last break.
 fn has_begun(outbox: &Outbox) -> bool {
-    let first = outbox.unsent()[0];
-    first.iter().any(|byte| *byte != 0)
+    !outbox.rest().is_empty()
+}
+
+fn unsent(outbox: &Outbox) -> Vec<u8> {
+    [outbox.rest(), outbox.waiting(outbox.waiting_bytes())].concat()
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -406,12 +404,12 @@ proptest! {
         for happening in happenings {
             match happening {
                 Happening::Message if is_up && !has_ended => {
-                    receiver.feed(&frame(b"message"), Duration::ZERO);
+                    receiver.feed(&frame(b"message"), Numbers::default(), Duration::ZERO);
                 }
                 Happening::LinkUp if !is_up && !has_ended => {
                     is_up = true;
                     lost += 1;
-                    receiver.link_up(&options, Duration::ZERO);
+                    receiver.link_up(&options, Opened { agreement: None, first_by: None, now: Duration::ZERO });
                     receiver.push_event(connected(1));
                 }
                 Happening::LinkDown if is_up && !has_ended => {

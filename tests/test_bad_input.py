@@ -7,6 +7,7 @@ from netasync import Backoff, Buffer, Reason, State
 from support.hostile import STRANGERS, noise, throw
 from support.peer import frame, header
 from support.process import resident_bytes
+from support.wires import ORIGINAL
 
 NOWHERE = "127.0.0.1:1"
 
@@ -82,8 +83,12 @@ async def test_an_option_of_connect_that_makes_no_sense_is_told_at_the_call(worl
     [
         wrong(ValueError, "accept_buffer", "0", accept_buffer=0),
         wrong(TypeError, "accept_buffer", accept_buffer="many"),
-        wrong(ValueError, "accept_buffer", accept_buffer=Buffer.dropping(2)),
-        wrong(ValueError, "accept_buffer", accept_buffer=Buffer.sliding(2)),
+        wrong(ValueError, "max_connections", "0", max_connections=0),
+        wrong(ValueError, "max_connections", "-1", max_connections=-1),
+        wrong(ValueError, "max_connections", max_connections=2**70),
+        wrong(TypeError, "max_connections", max_connections=1.5),
+        wrong(TypeError, "max_connections", max_connections=True),
+        wrong(TypeError, "max_connections", max_connections="many"),
         wrong(TypeError, "reconnect", reconnect=1),
         wrong(TypeError, "local_address", local_address="127.0.0.1"),
     ],
@@ -141,6 +146,7 @@ async def test_a_target_that_cannot_be_listened_on_is_told_at_the_call(world, ta
         world.listen(target)
 
 
+@ORIGINAL
 @pytest.mark.parametrize("data", ["text", 5, None, [1, 2], object()], ids=lambda value: type(value).__name__)
 async def test_only_bytes_like_objects_can_be_sent(world, data):
     conn, peer, _ = await world.dialled()
@@ -152,6 +158,7 @@ async def test_only_bytes_like_objects_can_be_sent(world, data):
     assert await world.outside(peer.recv) == b"good"
 
 
+@ORIGINAL
 async def test_a_view_that_is_not_contiguous_is_refused(world):
     conn, peer, _ = await world.dialled()
     with pytest.raises((BufferError, TypeError, ValueError)):
@@ -160,6 +167,7 @@ async def test_a_view_that_is_not_contiguous_is_refused(world):
     assert await world.outside(peer.recv) == b"good"
 
 
+@ORIGINAL
 async def test_send_many_wants_an_iterable_of_messages(world):
     conn, peer, _ = await world.dialled()
     with pytest.raises(TypeError):
@@ -172,6 +180,7 @@ async def test_send_many_wants_an_iterable_of_messages(world):
     assert peer.socket.fileno() >= 0
 
 
+@ORIGINAL
 @pytest.mark.parametrize("limit", [0, -1])
 async def test_a_limit_below_1_is_a_value_error(world, limit):
     conn, peer, _ = await world.dialled()
@@ -181,6 +190,7 @@ async def test_a_limit_below_1_is_a_value_error(world, limit):
     assert await world.recv(conn) == b"still there"
 
 
+@ORIGINAL
 @pytest.mark.faces("threads")
 @pytest.mark.parametrize("timeout", [-1, float("nan"), "soon"])
 async def test_a_timeout_that_makes_no_sense_is_told_at_the_call(world, timeout):
@@ -232,6 +242,7 @@ def test_options_are_keyword_only():
 # Bytes that are not ours
 
 
+@ORIGINAL
 @pytest.mark.parametrize("stranger", sorted(STRANGERS))
 async def test_the_bytes_of_another_protocol_end_that_one_link(world, stranger):
     client, served, listener = await world.pair()
@@ -245,6 +256,7 @@ async def test_the_bytes_of_another_protocol_end_that_one_link(world, stranger):
     await _still_well(world, client, served, listener)
 
 
+@ORIGINAL
 async def test_random_bytes_end_their_link_and_change_nothing_for_a_neighbour(world, seeded):
     client, served, listener = await world.pair()
     for _ in range(50):
@@ -256,6 +268,7 @@ async def test_random_bytes_end_their_link_and_change_nothing_for_a_neighbour(wo
     await _still_well(world, client, served, listener)
 
 
+@ORIGINAL
 async def test_random_bytes_towards_a_dialler_are_a_break(world, seeded):
     server = world.raw_listener()
     conn = world.connect(server.address)
@@ -266,6 +279,7 @@ async def test_random_bytes_towards_a_dialler_are_a_break(world, seeded):
         assert (await world.down(conn)).reason in (Reason.TOO_LARGE, Reason.PROTOCOL)
 
 
+@ORIGINAL
 async def test_an_announced_length_alone_allocates_nothing(world):
     client, served, listener = await world.pair(listen={"max_size": 2**27 - 1})
     before = resident_bytes()
@@ -278,6 +292,7 @@ async def test_an_announced_length_alone_allocates_nothing(world):
     await _still_well(world, client, served, listener)
 
 
+@ORIGINAL
 async def test_links_of_noise_leave_no_memory_behind(world, seeded):
     listener = world.listen(0)
 
@@ -296,6 +311,7 @@ async def test_links_of_noise_leave_no_memory_behind(world, seeded):
     assert listener.stats().connections <= 1
 
 
+@ORIGINAL
 async def test_what_is_not_ours_does_not_stop_the_accepting(world, seeded):
     listener = world.listen(0, accept_buffer=1000)
     for _ in range(100):
@@ -313,6 +329,7 @@ async def test_what_is_not_ours_does_not_stop_the_accepting(world, seeded):
     assert await world.recv(conn) == b"good"
 
 
+@ORIGINAL
 async def test_what_a_peer_does_never_raises_but_sending_afterwards(world):
     conn, peer = await world.answered()
     peer.send_bytes(frame(b"fine") + header(-7))
@@ -325,6 +342,7 @@ async def test_what_a_peer_does_never_raises_but_sending_afterwards(world):
         await world.send(conn, b"x")
 
 
+@ORIGINAL
 async def test_details_never_echo_the_bytes_of_a_peer(world):
     conn, peer = await world.answered()
     peer.send_bytes(STRANGERS["http"])

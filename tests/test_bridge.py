@@ -18,6 +18,7 @@ from support.faces import FACES, Beside, _wind_up, blocking
 from support.peer import RawPeer, split_target
 from support.process import open_descriptors, run_script, threads_named, times_woken
 from support.waiting import DEADLINE, eventually
+from support.wires import ORIGINAL
 from support.world import World
 
 LOOPS = pytest.mark.faces("asyncio", "uvloop")
@@ -46,6 +47,7 @@ async def with_a_feeder(world, peer, sent, source, scenario):
 # Cancelling loses nothing and doubles nothing.
 
 
+@ORIGINAL
 @LOOPS
 @pytest.mark.parametrize("count", counts(3000, 100_000))
 async def test_a_cancelled_recv_many_loses_and_doubles_nothing(world, seeded, count):
@@ -61,6 +63,7 @@ async def test_a_cancelled_recv_many_loses_and_doubles_nothing(world, seeded, co
     assert await with_a_feeder(world, peer, sent, seeded, take_all()) == sent
 
 
+@ORIGINAL
 @LOOPS
 @pytest.mark.parametrize("count", counts(200, 10_000))
 async def test_a_cancelled_accept_loses_no_connection_and_returns_none_twice(world, seeded, count):
@@ -130,6 +133,7 @@ async def test_waits_that_take_nothing_may_be_cancelled_at_any_moment(world, see
     await world.flush(client)
 
 
+@ORIGINAL
 @LOOPS
 async def test_a_cancelled_aclose_goes_on_by_itself(world):
     conn, peer, _ = await world.dialled()
@@ -145,6 +149,7 @@ async def test_a_cancelled_aclose_goes_on_by_itself(world):
 # Waking is not delivering.
 
 
+@ORIGINAL
 @LOOPS
 async def test_a_woken_recv_that_is_cancelled_passes_the_wake_on(world):
     conn, peer = await world.answered()
@@ -192,6 +197,7 @@ async def only_one_stays(world, first, waits, wake):
 NO_HELP = {"heartbeat_interval": 3000, "heartbeat_timeout": 9000, "close_timeout": 9000}
 
 
+@ORIGINAL
 @LOOPS
 @pytest.mark.parametrize("survivor", [0, 1, 2])
 @pytest.mark.parametrize("by", ["recv", "recv_many"])
@@ -211,6 +217,7 @@ async def test_a_recv_that_is_cancelled_after_its_wake_passes_the_wake_on(world,
     await world.end(conn)
 
 
+@ORIGINAL
 @LOOPS
 @pytest.mark.parametrize("survivor", [0, 1, 2])
 async def test_an_accept_that_is_cancelled_after_its_wake_passes_the_wake_on(world, survivor):
@@ -226,6 +233,7 @@ async def test_an_accept_that_is_cancelled_after_its_wake_passes_the_wake_on(wor
     assert (await only_one_stays(world, world.accept(signal), waits, wake)).state is State.CONNECTED
 
 
+@ORIGINAL
 @LOOPS
 @pytest.mark.parametrize("survivor", [0, 1, 2])
 @pytest.mark.parametrize("by", ["send", "send_many"])
@@ -250,6 +258,7 @@ async def test_a_send_that_is_cancelled_after_its_wake_passes_the_wake_on(world,
     assert await world.outside(peer.recv_many, 2) == [b"fills the buffer", b"waits"]
 
 
+@ORIGINAL
 @LOOPS
 @pytest.mark.parametrize("count", counts(2000, 100_000))
 async def test_of_many_waiters_some_of_which_give_up_each_message_reaches_one(world, seeded, count):
@@ -273,6 +282,7 @@ async def test_of_many_waiters_some_of_which_give_up_each_message_reaches_one(wo
 # Several loops, and loops and threads, on one handle.
 
 
+@ORIGINAL
 @LOOPS
 async def test_several_loops_share_one_handle_and_each_message_goes_to_one(world):
     conn, peer = await world.answered()
@@ -301,6 +311,7 @@ async def test_several_loops_share_one_handle_and_each_message_goes_to_one(world
         assert some == sorted(some, key=int)
 
 
+@ORIGINAL
 @LOOPS
 async def test_several_loops_send_on_one_handle_and_each_keeps_its_order(world):
     conn, peer, _ = await world.dialled(write_buffer=Buffer.fixed(8))
@@ -333,7 +344,7 @@ def test_a_receive_that_was_pending_when_its_loop_ended_loses_nothing(face):
     async def then(world, conn):
         return await world.take(conn, 3)
 
-    with World(face) as world:
+    with World(face, "net.async") as world:
         conn, peer = world.run(first(world))
         peer.send(*numbered(3))
         assert world.run(then(world, conn)) == numbered(3)
@@ -350,7 +361,7 @@ def test_a_loop_that_was_closed_over_its_waiters_takes_no_wake_with_it(face):
         await asyncio.sleep(0)
         return waiting
 
-    with World(face) as world:
+    with World(face, "net.async") as world:
         conn, peer = world.run(world.answered(heartbeat_interval=1000))  # no timer comes to its help
         loop = face._new_loop()
         loop.set_exception_handler(lambda *_: None)  # it says that a task was destroyed
@@ -379,6 +390,7 @@ def concurrently(call):
 # One driver hands over to the next.
 
 
+@ORIGINAL
 @LOOPS
 @pytest.mark.parametrize("count", counts(5000, 500_000))
 async def test_loop_and_threads_take_turns_under_traffic_and_nothing_is_lost(world, seeded, count):
@@ -401,6 +413,7 @@ async def test_loop_and_threads_take_turns_under_traffic_and_nothing_is_lost(wor
     assert await with_a_feeder(world, peer, sent, seeded, take_in_turns()) == sent
 
 
+@ORIGINAL
 @LOOPS
 @pytest.mark.parametrize("count", counts(1500, 100_000))
 async def test_loop_and_threads_send_in_turns_and_the_order_stays(world, seeded, count):
@@ -423,6 +436,7 @@ async def test_loop_and_threads_send_in_turns_and_the_order_stays(world, seeded,
     assert await world.join(receiving) == sent
 
 
+@ORIGINAL
 @LOOPS
 async def test_a_handle_that_loops_and_threads_used_goes_back_to_its_loop(world):
     """The two side by side are served by the runtime; once the thread has left, the loop reads again."""
@@ -549,7 +563,7 @@ def scheduled_for_round_trips(face, count):
         assert receiving.result() == count
         return loop.scheduled - before
 
-    with World(face) as world:
+    with World(face, "net.async") as world:
         loop = Counting()
         try:
             return loop.run_until_complete(asyncio.wait_for(scenario(world, loop), DEADLINE))
@@ -616,6 +630,7 @@ def reader_callback(loop, conn):
     raise AssertionError("the loop watches no socket of this handle")
 
 
+@ORIGINAL
 @pytest.mark.faces("asyncio")
 async def test_a_wake_that_comes_while_another_task_runs_is_not_lost(world):
     """As within a nested loop: the task cannot be entered now, and goes on in a later turn."""
@@ -631,6 +646,7 @@ async def test_a_wake_that_comes_while_another_task_runs_is_not_lost(world):
     assert await world.join(waiting) == b"while this task runs"
 
 
+@ORIGINAL
 @pytest.mark.faces("asyncio")
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="a task's context can be given since 3.11")
 async def test_a_wake_whose_context_is_entered_already_is_not_lost(world):
@@ -647,6 +663,7 @@ async def test_a_wake_whose_context_is_entered_already_is_not_lost(world):
     assert await world.join(waiting) == b"while its context is entered"
 
 
+@ORIGINAL
 @LOOPS
 async def test_a_task_keeps_its_context_over_every_wait(world):
     conn, peer = await world.answered()
@@ -676,6 +693,7 @@ def event_descriptors():
     return sum(what == "anon_inode:[eventfd]" for what in open_descriptors().values())
 
 
+@ORIGINAL
 @LOOPS
 async def test_a_loop_has_one_wake_descriptor_however_many_handles_wait(world):
     first = await world.answered()
@@ -703,7 +721,7 @@ def test_wakes_that_come_while_the_loop_is_busy_cost_it_a_handful_of_turns(face)
         await asyncio.gather(*waiting)
         assert loop.turns - before <= 20
 
-    with World(face) as world:
+    with World(face, "net.async") as world:
         loop = Counting()
         try:
             loop.run_until_complete(asyncio.wait_for(scenario(world, loop), DEADLINE))
@@ -737,6 +755,7 @@ class Turns:
         return self.longest
 
 
+@ORIGINAL
 @LOOPS
 @pytest.mark.parametrize("by", ["recv", "recv_many", "messages"])
 async def test_a_firehose_of_receives_leaves_others_their_turns(world, by):
@@ -764,6 +783,7 @@ async def test_a_firehose_of_receives_leaves_others_their_turns(world, by):
     assert longest <= LONGEST_RUN * (100 if by == "recv_many" else 1)
 
 
+@ORIGINAL
 @LOOPS
 @pytest.mark.parametrize("by", ["send", "send_many"])
 async def test_a_firehose_of_sends_leaves_others_their_turns(world, by):
@@ -790,6 +810,7 @@ async def test_a_firehose_of_sends_leaves_others_their_turns(world, by):
 # The runtime's thread is not woken for messages.
 
 
+@ORIGINAL
 async def test_round_trips_do_not_wake_the_runtime(world):
     conn, peer = await world.answered()
     await round_trips(world, conn, peer, 50)
@@ -833,6 +854,7 @@ async def test_a_stream_in_one_direction_does_not_wake_the_runtime(world):
     assert times_woken(runtime) - before < 200
 
 
+@ORIGINAL
 async def test_a_connected_value_is_taken_like_a_message(world):
     """What the supervisor makes, and what the application's own thread reads, come in order."""
     for _ in range(20):

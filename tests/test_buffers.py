@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from netasync import Buffer, BufferEmpty, BufferFull
 from support.grammar import spell
 from support.peer import frame
+from support.wires import ORIGINAL
 from support.world import World
 
 COST = 64
@@ -86,7 +87,7 @@ def test_a_write_buffer_does_what_the_model_does(face, policy, count, max_bytes,
         await world.flush(conn)
         assert conn.stats().confirmed == len(model.held)
 
-    with World(face) as world:
+    with World(face, "net.async") as world:
         world.run(scenario(world))
 
 
@@ -115,7 +116,7 @@ def test_a_lossy_read_buffer_does_what_the_model_does(face, policy, count, max_b
         assert (stats.waiting, stats.read_dropped) == (len(model.held), model.dropped)
         assert await world.take(conn, len(model.held)) == model.held
 
-    with World(face) as world:
+    with World(face, "net.async") as world:
         world.run(scenario(world))
 
 
@@ -129,7 +130,7 @@ def test_a_fixed_read_buffer_loses_nothing_and_keeps_the_order(face, count, max_
         assert await world.take(conn, len(sent)) == sent
         assert conn.stats().read_dropped == 0
 
-    with World(face) as world:
+    with World(face, "net.async") as world:
         world.run(scenario(world))
 
 
@@ -163,6 +164,7 @@ async def test_a_buffer_without_max_bytes_has_4_mib(world):
         conn.send_nowait(b"x")
 
 
+@ORIGINAL
 @pytest.mark.parametrize("make", [Buffer.dropping, Buffer.sliding])
 async def test_a_lossy_write_buffer_never_makes_a_sender_wait(world, make):
     conn, peer, _ = await world.dialled(write_buffer=make(10, max_bytes=10_000), close_timeout=0.2)
@@ -179,6 +181,7 @@ async def test_a_lossy_write_buffer_never_makes_a_sender_wait(world, make):
     assert conn.stats().confirmed == kept
 
 
+@ORIGINAL
 @pytest.mark.parametrize(
     ("make", "kept", "order"),
     [(Buffer.dropping, b"0", "CM(DC)+"), (Buffer.sliding, b"2", "C(DC)+MDC")],
@@ -207,6 +210,7 @@ async def test_values_are_never_dropped_by_a_read_buffer(world, make, kept, orde
     assert re.fullmatch(order, spell(taken))
 
 
+@ORIGINAL
 async def test_a_sliding_write_buffer_discards_only_what_was_not_begun(world):
     server = world.raw_listener(receive_buffer=16_384)
     conn = world.connect(server.address, write_buffer=Buffer.sliding(2, max_bytes=2**26), max_size=2**26)

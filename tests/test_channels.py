@@ -6,8 +6,10 @@ import pytest
 
 from netasync import BufferEmpty, BufferFull, Closed, ClosedError, Connected, Disconnected, Reason, State
 from support.faces import aio, blocking
+from support.wires import ORIGINAL
 
 
+@ORIGINAL
 async def test_the_read_channel_takes_what_the_connection_would(world):
     conn, peer = await world.answered()
     chan = conn.read_chan
@@ -27,6 +29,7 @@ async def test_the_read_channel_takes_what_the_connection_would(world):
     assert items[1].reason is Reason.EOF
 
 
+@ORIGINAL
 async def test_the_write_channel_sends_what_the_connection_would(world):
     conn, peer, _ = await world.dialled()
     chan = conn.write_chan
@@ -43,6 +46,7 @@ async def test_the_write_channel_of_a_full_buffer_raises_buffer_full(world):
         conn.write_chan.send_nowait(b"too many")
 
 
+@ORIGINAL
 @pytest.mark.faces("asyncio", "uvloop")
 async def test_channels_of_one_face_have_the_other_one_word_away(world):
     conn, peer, _ = await world.dialled()
@@ -53,6 +57,7 @@ async def test_channels_of_one_face_have_the_other_one_word_away(world):
     assert world.note(conn, taken) == b"to a thread"
 
 
+@ORIGINAL
 async def test_closing_the_read_channel_keeps_what_had_arrived_and_then_only_values_come(world):
     conn, peer, server = await world.dialled()
     peer.send(b"arrived")
@@ -75,6 +80,7 @@ async def test_closing_the_read_channel_keeps_what_had_arrived_and_then_only_val
     await world.balanced(conn)
 
 
+@ORIGINAL
 async def test_closing_the_write_channel_is_closing_the_connection(world):
     conn, peer, _ = await world.dialled()
     await world.send(conn, b"accepted")
@@ -108,6 +114,7 @@ async def test_holding_a_channel_keeps_its_connection_alive(world, which):
     assert (await world.end(served)).reason is Reason.EOF
 
 
+@ORIGINAL
 async def test_both_channels_lead_to_the_same_end(world):
     conn, peer = await world.answered()
     chan = conn.read_chan

@@ -4,10 +4,12 @@ import pytest
 
 from netasync import Buffer, Closed, ClosedError, Connected, Reason, State
 from support.peer import RawPeer, frame
+from support.wires import ORIGINAL
 
 ROOMY = Buffer.fixed(10_000, max_bytes=2**28)
 
 
+@ORIGINAL
 async def test_what_was_accepted_is_delivered_before_the_end(world):
     for conn, peer in (
         (await world.dialled(write_buffer=ROOMY))[:2],
@@ -23,6 +25,7 @@ async def test_what_was_accepted_is_delivered_before_the_end(world):
         assert conn.stats().confirmed == 1000
 
 
+@ORIGINAL
 async def test_closing_waits_until_everything_was_handed_over(world):
     conn, peer, _ = await world.dialled(write_buffer=ROOMY)
     await world.send_many(conn, [b"x" * 10_000] * 1000)
@@ -57,6 +60,7 @@ async def test_the_other_end_takes_all_of_it_and_then_the_end(world):
     assert (await world.end(client)).reason is Reason.CLOSED_HERE
 
 
+@ORIGINAL
 async def test_unread_input_never_destroys_data_on_its_way_out(world):
     for _ in range(30):
         conn, peer = await world.answered(write_buffer=ROOMY)
@@ -70,6 +74,7 @@ async def test_unread_input_never_destroys_data_on_its_way_out(world):
         await world.end(conn)
 
 
+@ORIGINAL
 async def test_input_that_keeps_coming_does_not_destroy_data_on_its_way_out(world):
     conn, peer = await world.answered(write_buffer=ROOMY)
     chatter = world.spawn(world.outside(_chatter, peer))
@@ -81,6 +86,7 @@ async def test_input_that_keeps_coming_does_not_destroy_data_on_its_way_out(worl
     assert (await world.end(conn)).undelivered == 0
 
 
+@ORIGINAL
 async def test_a_peer_that_does_not_read_cannot_hold_a_close_longer_than_close_timeout(world):
     for conn, peer in (
         (await world.dialled(write_buffer=ROOMY, close_timeout=0.2))[:2],
@@ -95,6 +101,7 @@ async def test_a_peer_that_does_not_read_cannot_hold_a_close_longer_than_close_t
         assert peer.socket.fileno() >= 0
 
 
+@ORIGINAL
 async def test_a_peer_that_never_hangs_up_cannot_hold_a_close(world):
     conn, peer, _ = await world.dialled(close_timeout=0.2)
     await world.send(conn, b"taken")
@@ -113,6 +120,7 @@ async def test_a_dialler_without_link_and_queue_closes_at_once(world):
     assert (end.reason, end.undelivered) == (Reason.CLOSED_HERE, 0)
 
 
+@ORIGINAL
 async def test_a_dialler_without_link_goes_on_dialling_for_what_it_has_queued(world):
     port = world.reserved_port()
     conn = world.connect(port.address, close_timeout=20)
@@ -135,6 +143,7 @@ async def test_a_dialler_that_finds_nobody_says_how_many_were_not_delivered(worl
     assert (end.reason, end.undelivered) == (Reason.CLOSE_TIMEOUT, 3)
 
 
+@ORIGINAL
 async def test_the_next_item_after_close_is_closed(world):
     conn, peer = await world.answered()
     peer.send(b"1", b"2", b"3")
@@ -145,6 +154,7 @@ async def test_the_next_item_after_close_is_closed(world):
     assert conn.stats().read_dropped == 3
 
 
+@ORIGINAL
 async def test_a_recv_that_waits_is_told(world):
     conn, peer, _ = await world.dialled()
     readers = [world.spawn(world.recv(conn)) for _ in range(3)]
@@ -156,6 +166,7 @@ async def test_a_recv_that_waits_is_told(world):
     assert [end.reason for end in ends] == [Reason.CLOSED_HERE] * 3
 
 
+@ORIGINAL
 async def test_closing_twice_is_closing_once(world):
     conn, peer, _ = await world.dialled()
     world.start_close(conn)
@@ -168,6 +179,7 @@ async def test_closing_twice_is_closing_once(world):
     assert await world.wait_closed(conn) == end
 
 
+@ORIGINAL
 async def test_after_its_timeout_closing_goes_on(world):
     conn, peer, _ = await world.dialled(write_buffer=ROOMY, close_timeout=20)
     for _ in range(2):
@@ -183,6 +195,7 @@ async def test_after_its_timeout_closing_goes_on(world):
 # abort
 
 
+@ORIGINAL
 async def test_abort_ends_now(world):
     conn, peer, _ = await world.dialled(write_buffer=ROOMY, close_timeout=3000)
     for _ in range(4):
@@ -207,6 +220,7 @@ async def test_abort_ends_a_close_that_goes_on(world):
     assert (await world.join(closing)).undelivered == 1
 
 
+@ORIGINAL
 async def test_abort_ends_a_dialler_that_dials(world):
     full = world.raw_listener(backlog=0)
     await world.outside(full.fill)
@@ -225,6 +239,7 @@ async def test_the_peer_of_an_aborted_handle_sees_the_end(world):
 # async with, with
 
 
+@ORIGINAL
 @pytest.mark.faces("asyncio", "uvloop")
 async def test_leaving_async_with_closes_and_delivers(world):
     server = world.raw_listener()
@@ -236,6 +251,7 @@ async def test_leaving_async_with_closes_and_delivers(world):
     assert await world.join(reading) == [b"inside"]
 
 
+@ORIGINAL
 @pytest.mark.faces("threads")
 async def test_leaving_with_closes_and_delivers(world):
     server = world.raw_listener()
@@ -247,6 +263,7 @@ async def test_leaving_with_closes_and_delivers(world):
     assert await world.join(reading) == [b"inside"]
 
 
+@ORIGINAL
 @pytest.mark.faces("asyncio", "uvloop")
 async def test_an_exception_passes_through_async_with(world):
     conn, peer, _ = await world.dialled()
@@ -257,6 +274,7 @@ async def test_an_exception_passes_through_async_with(world):
     assert conn.state is State.CLOSED
 
 
+@ORIGINAL
 @pytest.mark.faces("threads")
 async def test_an_exception_passes_through_with(world):
     conn, peer, _ = await world.dialled()

@@ -5,10 +5,12 @@ import gc
 import pytest
 
 from netasync import Closed, ClosedError, Connected, Reason, State
+from support.wires import ORIGINAL
 
 # Targets
 
 
+@ORIGINAL
 @pytest.mark.parametrize("spell", ["{}:{}", "tcp://{}:{}"])
 async def test_a_target_is_host_and_port_as_text(world, spell):
     server = world.raw_listener()
@@ -17,6 +19,7 @@ async def test_a_target_is_host_and_port_as_text(world, spell):
     assert (await world.up(conn)).peer == server.address
 
 
+@ORIGINAL
 async def test_a_target_is_a_pair_of_host_and_port(world):
     server = world.raw_listener()
     conn = world.connect(("127.0.0.1", server.port))
@@ -26,6 +29,7 @@ async def test_a_target_is_a_pair_of_host_and_port(world):
     assert conn.peer == server.address
 
 
+@ORIGINAL
 async def test_a_name_is_looked_up_and_its_addresses_tried_in_turn(world):
     server = world.raw_listener()
     conn = world.connect(f"localhost:{server.port}")  # ::1, where nobody listens, is passed over
@@ -33,6 +37,7 @@ async def test_a_name_is_looked_up_and_its_addresses_tried_in_turn(world):
     assert (await world.up(conn)).peer == server.address
 
 
+@ORIGINAL
 async def test_a_target_of_ipv6_stands_in_brackets(world):
     try:
         server = world.raw_listener(host="::1")
@@ -52,6 +57,7 @@ async def test_peer_can_be_dialled_again(world):
     await world.up(again)
 
 
+@ORIGINAL
 async def test_local_address_is_where_the_dial_comes_from(world):
     port = world.reserved_port()
     port.close()
@@ -89,6 +95,7 @@ async def test_wait_connected_returns_closed_if_the_handle_ends(world):
     assert await world.wait_connected(conn) == await world.wait_closed(conn)
 
 
+@ORIGINAL
 async def test_wait_closed_returns_the_closed_value(world):
     conn, peer = await world.answered()
     waiting = world.spawn(world.wait_closed(conn))
@@ -99,6 +106,7 @@ async def test_wait_closed_returns_the_closed_value(world):
     assert await world.end(conn) == end
 
 
+@ORIGINAL
 async def test_state_follows_the_life_of_a_dialler(world):
     port = world.reserved_port()
     conn = world.connect(port.address)
@@ -120,6 +128,7 @@ async def test_state_follows_the_life_of_a_dialler(world):
     assert peer.socket.fileno() == -1
 
 
+@ORIGINAL
 async def test_state_is_connecting_while_nothing_was_shown_yet(world):
     server = world.raw_listener(backlog=0)
     await world.outside(server.fill)
@@ -129,6 +138,7 @@ async def test_state_is_connecting_while_nothing_was_shown_yet(world):
     assert conn.state is State.CONNECTING
 
 
+@ORIGINAL
 async def test_an_accepted_connection_is_connected_then_closed(world):
     conn, peer = await world.answered()
     assert conn.state is State.CONNECTED
@@ -137,6 +147,7 @@ async def test_an_accepted_connection_is_connected_then_closed(world):
     assert conn.state is State.CLOSED
 
 
+@ORIGINAL
 async def test_stats_hold_their_equations_and_count_both_directions(world):
     conn, peer, _ = await world.dialled()
     await world.send(conn, b"12345", b"678")
@@ -151,11 +162,13 @@ async def test_stats_hold_their_equations_and_count_both_directions(world):
     assert (stats.links, stats.attempts) == (1, 1)
 
 
+@ORIGINAL
 async def test_the_session_of_the_originals_wire_is_none(world):
     conn, _, _ = await world.dialled()
     assert conn.session is None
 
 
+@ORIGINAL
 async def test_an_item_waiting_at_close_is_discarded_and_counted(world):
     conn, peer = await world.answered()
     peer.send(b"1", b"2", b"3")
@@ -170,6 +183,7 @@ async def test_an_item_waiting_at_close_is_discarded_and_counted(world):
 # Who ends a handle
 
 
+@ORIGINAL
 async def test_a_dialler_outlives_its_peer(world):
     conn, peer, server = await world.dialled()
     peer.close()
@@ -180,6 +194,7 @@ async def test_a_dialler_outlives_its_peer(world):
     assert await world.outside(again.recv) == b"still here"
 
 
+@ORIGINAL
 async def test_without_reconnect_the_first_break_ends_a_dialler(world):
     conn, peer, _ = await world.dialled(reconnect=None)
     peer.close()
@@ -196,6 +211,7 @@ async def test_without_reconnect_the_first_failed_dial_ends_a_dialler(world):
     assert (await world.end(conn)).reason is Reason.REFUSED
 
 
+@ORIGINAL
 async def test_sending_on_a_handle_that_has_ended_is_a_closed_error(world):
     for conn, peer in (await world.answered(), (await world.dialled(reconnect=None))[:2]):
         peer.close()
@@ -207,6 +223,7 @@ async def test_sending_on_a_handle_that_has_ended_is_a_closed_error(world):
             conn.send_nowait(b"x")
 
 
+@ORIGINAL
 async def test_sending_is_a_closed_error_from_the_closing_call_on(world):
     conn, peer, _ = await world.dialled()
     await world.send(conn, b"before")
@@ -241,6 +258,7 @@ async def test_a_handle_dropped_without_close_is_closed_with_a_resource_warning(
     assert (await world.end(served)).reason is Reason.EOF
 
 
+@ORIGINAL
 async def test_a_handle_that_has_ended_may_be_dropped_without_a_word(world):
     server = world.raw_listener()
     conn = world.connect(server.address, watch=False, reconnect=None)

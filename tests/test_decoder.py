@@ -8,7 +8,10 @@ from hypothesis import strategies as st
 
 from netasync import Buffer, Reason
 from support.peer import HEARTBEAT, frame
+from support.wires import ORIGINAL
 from support.world import World
+
+pytestmark = ORIGINAL
 
 #: A frame: None is a heartbeat. Around 128 KiB and 256 KiB the core changes how it reads.
 SMALL = st.none() | st.binary(min_size=1, max_size=40)
@@ -41,7 +44,7 @@ def test_frames_cut_anywhere_arrive_as_they_were(face, frames, places):
         peer.half_close()
         assert (await world.end(conn)).reason is Reason.EOF
 
-    with World(face) as world:
+    with World(face, "net.async") as world:
         world.run(scenario(world))
 
 
@@ -56,7 +59,7 @@ def test_one_byte_at_a_time_is_as_good(face, frames):
         assert await world.take(conn, len(messages(frames))) == messages(frames)
         await world.join(sending)
 
-    with World(face) as world:
+    with World(face, "net.async") as world:
         world.run(scenario(world))
 
 
@@ -79,7 +82,7 @@ def test_a_stream_that_ends_anywhere_delivers_whole_messages_only(face, frames, 
         assert (await world.end(conn)).reason is (Reason.EOF if where in edges else Reason.TRUNCATED)
         await world.join(sending)
 
-    with World(face) as world:
+    with World(face, "net.async") as world:
         world.run(scenario(world))
 
 
@@ -91,7 +94,7 @@ def test_what_goes_out_is_what_was_sent(face, payloads):
         assert await world.outside(peer.recv_many, len(payloads)) == payloads
         assert await world.join(sending) == len(payloads)
 
-    with World(face) as world:
+    with World(face, "net.async") as world:
         world.run(scenario(world))
 
 

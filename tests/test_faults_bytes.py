@@ -8,10 +8,11 @@ import pytest
 
 from netasync import Buffer, Disconnected, Reason, State
 from support.counts import counts
-from support.hostile import STRANGERS, noise, throw
+from support.hostile import STRANGERS, neighbour, noise, throw
 from support.peer import HEARTBEAT, frame, header
 from support.process import resident_bytes
 from support.waiting import A_WHILE, DEADLINE
+from support.wires import ORIGINAL
 
 PROTOCOL_REASONS = (Reason.TOO_LARGE, Reason.PROTOCOL)
 
@@ -22,24 +23,10 @@ STREAM_ENDS = (Reason.EOF, Reason.TRUNCATED, Reason.RESET)
 SLACK = 8 * 2**20
 
 
-async def neighbour(world, **options):
-    """A pair that is well, and what asserts that it still is and has never lost its link."""
-    client, served, listener = await world.pair(**options)
-
-    async def is_well():
-        await world.send(client, b"well?")
-        assert await world.recv(served) == b"well?"
-        await world.send(served, b"well")
-        assert await world.recv(client) == b"well"
-        assert client.stats().links == 1
-
-    await is_well()
-    return listener, is_well
-
-
 # A 1
 
 
+@ORIGINAL
 @pytest.mark.parametrize("count", [0, 1, 2, 3])
 async def test_an_end_within_the_header_is_truncated_and_an_end_before_it_eof(world, count):
     listener, is_well = await neighbour(world)
@@ -52,6 +39,7 @@ async def test_an_end_within_the_header_is_truncated_and_an_end_before_it_eof(wo
     await is_well()
 
 
+@ORIGINAL
 @pytest.mark.parametrize("count", [0, 1, 2, 3])
 async def test_to_a_dialler_it_is_a_break_with_that_reason(world, count):
     conn, peer, server = await world.dialled()
@@ -65,6 +53,7 @@ async def test_to_a_dialler_it_is_a_break_with_that_reason(world, count):
 # A 2
 
 
+@ORIGINAL
 @pytest.mark.parametrize(
     "step", [pytest.param(23, id="few"), pytest.param(1, id="full", marks=pytest.mark.soak)]
 )
@@ -92,6 +81,7 @@ async def test_a_frame_cut_at_any_offset_is_never_delivered_in_part(world, step)
         peer.close()
 
 
+@ORIGINAL
 @pytest.mark.parametrize(
     "step", [pytest.param(41, id="few"), pytest.param(1, id="full", marks=pytest.mark.soak)]
 )
@@ -120,6 +110,7 @@ async def test_a_frame_cut_behind_the_kernel_is_neither_delivered_in_part_nor_se
 # A 3
 
 
+@ORIGINAL
 @pytest.mark.parametrize("count", counts(60, 1000))
 async def test_illegal_lengths_end_their_link_at_once_and_allocate_nothing(world, seeded, count):
     listener, is_well = await neighbour(world, listen={"max_size": 1000})
@@ -139,6 +130,7 @@ async def test_illegal_lengths_end_their_link_at_once_and_allocate_nothing(world
     await is_well()
 
 
+@ORIGINAL
 async def test_an_illegal_length_behind_messages_takes_none_of_them_along(world):
     listener, is_well = await neighbour(world)
     peer = await world.raw_dial(listener.address)
@@ -193,6 +185,7 @@ async def test_a_message_in_single_bytes_costs_in_proportion_to_its_length(world
 # A 7
 
 
+@ORIGINAL
 async def test_many_frames_dripped_at_once_end_as_slow_frames_and_a_neighbour_does_not_notice(world):
     _, is_well = await neighbour(world)
     slow = world.listen(0, heartbeat_interval=0.05, heartbeat_timeout=0.5)
@@ -212,6 +205,7 @@ async def test_many_frames_dripped_at_once_end_as_slow_frames_and_a_neighbour_do
     await is_well()
 
 
+@ORIGINAL
 async def test_a_large_frame_that_flows_slowly_for_long_is_delivered(world):
     """An honest slow link: more than 1 KiB a second, for several times the timeout."""
     conn, peer = await world.answered(heartbeat_interval=0.05, heartbeat_timeout=0.6)
@@ -232,6 +226,7 @@ async def test_a_large_frame_that_flows_slowly_for_long_is_delivered(world):
 # A 8
 
 
+@ORIGINAL
 @pytest.mark.parametrize("count", counts(150, 10_000))
 async def test_every_stranger_is_shown_out_and_memory_stays(world, seeded, count):
     listener, is_well = await neighbour(world)
@@ -322,6 +317,7 @@ async def test_a_sender_to_a_reader_that_never_reads_waits_within_its_buffers(wo
 # A 11
 
 
+@ORIGINAL
 @pytest.mark.parametrize("times", counts(6, 1000))
 async def test_a_stream_is_the_same_however_it_is_cut(world, seeded, times):
     sizes = (1, 3, 20, 200, 3000)

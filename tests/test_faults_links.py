@@ -12,6 +12,7 @@ from support.faces import aio
 from support.namespace import missing, run_with_names
 from support.peer import frame
 from support.process import open_descriptors, script_command
+from support.wires import ORIGINAL
 
 BREAKS = {"rst": Reason.RESET, "fin": Reason.EOF}
 
@@ -145,6 +146,7 @@ async def test_links_that_break_under_traffic_keep_the_order_and_double_nothing(
 # B 15
 
 
+@ORIGINAL
 @pytest.mark.parametrize("count", counts(40, 1000))
 async def test_replies_that_are_queued_still_arrive_when_the_peer_has_half_closed(world, count):
     listener = world.listen(0)
@@ -166,6 +168,7 @@ async def test_replies_that_are_queued_still_arrive_when_the_peer_has_half_close
 # B 16
 
 
+@ORIGINAL
 @pytest.mark.parametrize("count", counts(40, 1000))
 @pytest.mark.parametrize("role", ["dialler", "accepted"])
 async def test_closing_over_unread_input_destroys_none_of_the_output(world, role, count):
@@ -251,6 +254,7 @@ async def test_a_server_killed_under_traffic_again_and_again_echoes_all_that_cam
 # B 21
 
 
+@ORIGINAL
 async def test_a_client_that_starts_first_and_only_writes_loses_nothing_and_sees_one_disconnected(world):
     port = world.reserved_port()
     client = world.connect(port.address, reconnect=Backoff(initial=0.01, maximum=0.1))
@@ -409,6 +413,7 @@ async def test_a_link_that_flaps_has_one_socket_at_a_time_and_leaves_none_behind
     assert proxy.accepted == client.stats().links == count + 1
 
 
+@ORIGINAL
 async def test_a_link_that_flaps_without_a_message_waits_longer_each_time(world):
     server = world.raw_listener()
     conn = world.connect(server.address, reconnect=Backoff(initial=0.01, factor=2, maximum=30, jitter="none"))
@@ -421,6 +426,7 @@ async def test_a_link_that_flaps_without_a_message_waits_longer_each_time(world)
     assert waits == pytest.approx([0.01 * 2**nth for nth in range(6)], rel=0.01)
 
 
+@ORIGINAL
 async def test_a_link_that_brought_a_message_dials_again_quickly(world):
     server = world.raw_listener()
     conn = world.connect(server.address, reconnect=Backoff(initial=0.01, factor=2, maximum=30, jitter="none"))

@@ -15,6 +15,7 @@ from support.counts import counts
 from support.faces import aio, blocking
 from support.process import run_script
 from support.waiting import DEADLINE, eventually
+from support.wires import ORIGINAL
 from support.world import World
 
 LOOPS = pytest.mark.faces("asyncio", "uvloop")
@@ -27,6 +28,7 @@ def numbered(count, start=0):
 # D 36
 
 
+@ORIGINAL
 @LOOPS
 @pytest.mark.parametrize("count", counts(4000, 100_000))
 async def test_receives_cancelled_at_random_take_every_message_once_and_in_order(world, seeded, count):
@@ -265,6 +267,7 @@ async def test_callbacks_that_close_their_own_handle_while_it_delivers_are_safe(
     assert (await world.end(handles[0])).reason is Reason.CLOSED_HERE
 
 
+@ORIGINAL
 @pytest.mark.faces("asyncio", "threads")
 async def test_a_collection_in_the_middle_of_a_receive_may_close_other_handles(world):
     conn, peer = await world.answered()
@@ -301,7 +304,7 @@ def test_a_second_run_goes_on_with_the_handle_where_the_first_left_a_receive_pen
             await world.settle(world.spawn(conn.recv()))  # cancelled as the loop ends
         return taken
 
-    with World(face) as world:
+    with World(face, "net.async") as world:
         conn, peer = world.run(world.answered())
         taken = []
         for start in range(0, 300, 10):
@@ -312,7 +315,7 @@ def test_a_second_run_goes_on_with_the_handle_where_the_first_left_a_receive_pen
 
 @LOOPS
 def test_loops_that_follow_each_other_and_threads_in_between_share_a_handle(face):
-    with World(face) as world:
+    with World(face, "net.async") as world:
         client, served, _ = world.run(world.pair())
         taken = []
         for start in range(0, 200, 20):
@@ -337,7 +340,7 @@ def test_a_thread_receives_while_loops_come_and_go_and_nothing_is_lost(face):
         waiting.cancel()
         return await result_of(waiting)
 
-    with World(face) as world, concurrent.futures.ThreadPoolExecutor(1) as pool:
+    with World(face, "net.async") as world, concurrent.futures.ThreadPoolExecutor(1) as pool:
         client, served, _ = world.run(world.pair())
         world.forget_order(served)
         by_loops = []
@@ -378,6 +381,7 @@ def overwrite(data, letter):
     memoryview(data).cast("B")[:] = bytes([letter]) * memoryview(data).nbytes
 
 
+@ORIGINAL
 @pytest.mark.parametrize("size", [1, 300, 200_000])
 @pytest.mark.parametrize("kind", sorted(MAKE))
 async def test_what_is_mutated_after_send_goes_out_as_it_was_at_the_call(world, kind, size):
@@ -403,6 +407,7 @@ async def test_what_is_mutated_after_send_goes_out_as_it_was_at_the_call(world, 
     assert await world.outside(peer.recv_many, 3) == [bytes([letter]) * size for letter in b"ghi"]
 
 
+@ORIGINAL
 async def test_each_message_of_send_many_is_what_it_was_when_it_was_taken_from_the_iterable(world):
     conn, peer, _ = await world.dialled()
     data = bytearray(1000)

@@ -9,6 +9,7 @@ from netasync import Buffer, Reason, State
 from support.peer import HEARTBEAT, frame, header
 from support.process import script_command
 from support.waiting import pause
+from support.wires import ORIGINAL
 
 #: Timers that find a silent peer soon.
 SHORT = {"heartbeat_interval": 0.05, "heartbeat_timeout": 0.25}
@@ -17,6 +18,7 @@ SHORT = {"heartbeat_interval": 0.05, "heartbeat_timeout": 0.25}
 PATIENT = {"heartbeat_interval": 0.05, "heartbeat_timeout": 0.8}
 
 
+@ORIGINAL
 async def test_a_heartbeat_goes_out_when_nothing_was_written_for_the_interval(world):
     conn, peer, _ = await world.dialled(heartbeat_interval=0.05)
     assert await world.outside(peer.recv_exactly, 12) == HEARTBEAT * 3
@@ -26,6 +28,7 @@ async def test_a_heartbeat_goes_out_when_nothing_was_written_for_the_interval(wo
     assert served.state is State.CONNECTED
 
 
+@ORIGINAL
 async def test_no_heartbeat_goes_out_while_messages_do(world):
     conn, peer, _ = await world.dialled(heartbeat_interval=2)
     for _ in range(30):
@@ -35,6 +38,7 @@ async def test_no_heartbeat_goes_out_while_messages_do(world):
     assert peer.heartbeats == 0
 
 
+@ORIGINAL
 async def test_heartbeats_and_messages_never_mix_within_a_frame(world):
     conn, peer, _ = await world.dialled(heartbeat_interval=0.02)
     for number in range(40):
@@ -44,6 +48,7 @@ async def test_heartbeats_and_messages_never_mix_within_a_frame(world):
     assert await world.outside(peer.recv_many, 40) == [b"%d" % number * 30_000 for number in range(40)]
 
 
+@ORIGINAL
 async def test_a_silent_peer_is_found_by_a_dialler_that_dials_again(world):
     conn, peer, server = await world.dialled(**SHORT)
     down = await world.down(conn)
@@ -53,16 +58,19 @@ async def test_a_silent_peer_is_found_by_a_dialler_that_dials_again(world):
     assert peer.socket.fileno() >= 0
 
 
+@ORIGINAL
 async def test_a_silent_peer_ends_an_accepted_connection(world):
     conn, _ = await world.answered(**SHORT)
     assert (await world.end(conn)).reason is Reason.HEARTBEAT_TIMEOUT
 
 
+@ORIGINAL
 async def test_a_handle_that_nobody_reads_still_finds_a_silent_peer(world):
     conn, _ = await world.answered(**SHORT)
     assert (await world.wait_closed(conn)).reason is Reason.HEARTBEAT_TIMEOUT
 
 
+@ORIGINAL
 async def test_a_handle_that_nobody_reads_still_notices_a_hang_up(world):
     conn, peer, server = await world.dialled()
     peer.close()
@@ -72,6 +80,7 @@ async def test_a_handle_that_nobody_reads_still_notices_a_hang_up(world):
     assert conn.stats().links >= 2
 
 
+@ORIGINAL
 async def test_heartbeats_alone_keep_a_link_up(world):
     conn, peer = await world.answered(**PATIENT)
     peer.beat(0.05)
@@ -79,6 +88,7 @@ async def test_heartbeats_alone_keep_a_link_up(world):
     assert conn.state is State.CONNECTED
 
 
+@ORIGINAL
 async def test_any_byte_received_counts_as_life(world):
     conn, peer = await world.answered(**PATIENT)
     payload = bytes(8000)
@@ -105,6 +115,7 @@ async def test_an_idle_handle_that_nobody_reads_keeps_its_link(world):
 # A slow or absent reader is never taken for a dead peer.
 
 
+@ORIGINAL
 async def test_a_peer_is_not_judged_while_the_read_buffer_is_full(world):
     conn, peer = await world.answered(**PATIENT, read_buffer=Buffer.fixed(4))
     sent = [b"%d" % number for number in range(10)]
@@ -115,6 +126,7 @@ async def test_a_peer_is_not_judged_while_the_read_buffer_is_full(world):
     assert await world.take(conn, 10) == sent
 
 
+@ORIGINAL
 async def test_nor_in_the_middle_of_a_frame(world):
     conn, peer = await world.answered(**PATIENT, read_buffer=Buffer.fixed(2))
     last = b"x" * 400_000
@@ -129,6 +141,7 @@ async def test_nor_in_the_middle_of_a_frame(world):
     await world.join(rest)
 
 
+@ORIGINAL
 async def test_silence_is_judged_again_once_reading_goes_on(world):
     conn, peer = await world.answered(**SHORT, read_buffer=Buffer.fixed(1))
     peer.send(b"1", b"2", b"3")
@@ -137,6 +150,7 @@ async def test_silence_is_judged_again_once_reading_goes_on(world):
     assert (await world.end(conn)).reason is Reason.HEARTBEAT_TIMEOUT
 
 
+@ORIGINAL
 async def test_a_peer_that_does_not_read_is_not_judged(world):
     conn, peer, _ = await world.dialled(
         **PATIENT, write_buffer=Buffer.fixed(100, max_bytes=2**26), close_timeout=0.2
@@ -149,6 +163,7 @@ async def test_a_peer_that_does_not_read_is_not_judged(world):
     assert await world.outside(peer.recv_many, 4) == [b"x" * 2**23] * 4
 
 
+@ORIGINAL
 async def test_a_stuck_write_does_not_stop_receiving(world):
     conn, peer, _ = await world.dialled(write_buffer=Buffer.fixed(100, max_bytes=2**26), close_timeout=0.2)
     for _ in range(4):
@@ -160,6 +175,7 @@ async def test_a_stuck_write_does_not_stop_receiving(world):
 # Nor is a peer whose Python is busy, or whose loop is blocked.
 
 
+@ORIGINAL
 async def test_a_blocked_application_keeps_its_link_and_its_peer_hears_it(world):
     conn, peer = await world.answered(**PATIENT)
     peer.beat(0.05)
@@ -170,6 +186,7 @@ async def test_a_blocked_application_keeps_its_link_and_its_peer_hears_it(world)
     assert await world.recv(conn) == b"and goes on"
 
 
+@ORIGINAL
 async def test_what_arrives_while_the_application_is_blocked_is_not_lost(world):
     conn, peer = await world.answered(**PATIENT)
     sent = [b"%d" % number for number in range(20)]
@@ -233,6 +250,7 @@ async def test_a_black_hole_is_found_and_left_behind(world):
 # Frame deadline.
 
 
+@ORIGINAL
 async def test_a_frame_dripped_to_look_alive_is_a_slow_frame(world):
     conn, peer = await world.answered(**SHORT)
     dripping = world.spawn(world.outside(peer.drip, header(100_000) + bytes(1000), 0.02))
@@ -240,6 +258,7 @@ async def test_a_frame_dripped_to_look_alive_is_a_slow_frame(world):
     assert await world.join(dripping) < 1004
 
 
+@ORIGINAL
 async def test_a_dripped_header_is_a_slow_frame_too(world):
     conn, peer = await world.answered(heartbeat_interval=0.05, heartbeat_timeout=0.2)
     dripping = world.spawn(world.outside(peer.drip, header(1000), 0.15))
@@ -247,6 +266,7 @@ async def test_a_dripped_header_is_a_slow_frame_too(world):
     await world.join(dripping)
 
 
+@ORIGINAL
 async def test_a_large_frame_that_keeps_flowing_is_no_slow_frame(world):
     conn, peer = await world.answered(**SHORT)
     payload = bytes(200_000)
@@ -259,6 +279,7 @@ async def test_a_large_frame_that_keeps_flowing_is_no_slow_frame(world):
 # Budget.
 
 
+@ORIGINAL
 async def test_heartbeats_as_fast_as_possible_are_a_flood(world):
     conn, peer = await world.answered()
     sending = world.spawn(world.outside(_send_all, peer, HEARTBEAT * 10_000))
@@ -266,6 +287,7 @@ async def test_heartbeats_as_fast_as_possible_are_a_flood(world):
     await world.join(sending)
 
 
+@ORIGINAL
 async def test_a_burst_within_the_budget_is_no_flood(world):
     conn, peer = await world.answered()
     peer.send_bytes(HEARTBEAT * 900 + frame(b"fine"))
@@ -273,6 +295,7 @@ async def test_a_burst_within_the_budget_is_no_flood(world):
     assert conn.state is State.CONNECTED
 
 
+@ORIGINAL
 async def test_messages_refill_the_budget(world):
     conn, peer = await world.answered()
     sending = world.spawn(world.outside(peer.send_bytes, (HEARTBEAT + frame(b"m")) * 5000))

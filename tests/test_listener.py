@@ -8,10 +8,12 @@ import pytest
 from netasync import Buffer, BufferEmpty, Closed, Reason
 from support.faces import aio, blocking
 from support.peer import RawPeer
+from support.wires import ORIGINAL
 
 # Where it listens
 
 
+@ORIGINAL
 async def test_an_integer_means_the_loopback_address(world):
     listener = world.listen(0)
     host, _, port = listener.address.rpartition(":")
@@ -32,6 +34,7 @@ async def test_an_address_is_listened_on_as_spelled(world, target):
     await world.up(client)
 
 
+@ORIGINAL
 async def test_other_interfaces_are_asked_for_by_address(world):
     listener = world.listen("0.0.0.0:0")
     port = listener.address.rpartition(":")[2]
@@ -74,6 +77,7 @@ async def test_an_address_that_is_not_ours_is_an_oserror(world):
 # Accepting
 
 
+@ORIGINAL
 async def test_accept_returns_a_connection_as_soon_as_tcp_is_up(world):
     listener = world.listen(0)
     peer = await world.raw_dial(listener.address)  # and says nothing
@@ -82,6 +86,7 @@ async def test_accept_returns_a_connection_as_soon_as_tcp_is_up(world):
     assert (up.attempt, up.peer, conn.peer) == (0, peer.address, peer.address)
 
 
+@ORIGINAL
 async def test_accept_waits_for_a_dial(world):
     listener = world.listen(0)
     with pytest.raises(TimeoutError):
@@ -93,12 +98,14 @@ async def test_accept_waits_for_a_dial(world):
     assert conn.peer == peer.address
 
 
+@ORIGINAL
 async def test_connections_are_accepted_in_the_order_of_their_dials(world):
     listener = world.listen(0)
     dialled = [(await world.raw_dial(listener.address)).address for _ in range(20)]
     assert [(await world.accept(listener)).peer for _ in range(20)] == dialled
 
 
+@ORIGINAL
 async def test_accept_nowait_raises_buffer_empty_when_nobody_waits(world):
     listener = world.listen(0)
     with pytest.raises(BufferEmpty):
@@ -108,6 +115,7 @@ async def test_accept_nowait_raises_buffer_empty_when_nobody_waits(world):
     await world.up(world.accept_nowait(listener))
 
 
+@ORIGINAL
 async def test_iterating_yields_connections_until_the_listener_is_closed(world):
     listener = world.listen(0)
     for _ in range(3):
@@ -121,6 +129,7 @@ async def test_iterating_yields_connections_until_the_listener_is_closed(world):
     assert count == 3
 
 
+@ORIGINAL
 async def test_the_accept_channel_accepts_iterates_and_closes(world):
     listener = world.listen(0)
     for _ in range(3):
@@ -137,6 +146,7 @@ async def test_the_accept_channel_accepts_iterates_and_closes(world):
         await world.raw_dial(listener.address)
 
 
+@ORIGINAL
 @pytest.mark.faces("asyncio", "uvloop")
 async def test_a_cancelled_accept_loses_no_connection(world):
     listener = world.listen(0)
@@ -150,6 +160,7 @@ async def test_a_cancelled_accept_loses_no_connection(world):
         assert conn.peer == peer.address, number
 
 
+@ORIGINAL
 async def test_a_connection_that_ended_while_it_waited_is_still_accepted_with_what_it_had_received(world):
     listener = world.listen(0)
     peer = await world.raw_dial(listener.address)
@@ -161,6 +172,7 @@ async def test_a_connection_that_ended_while_it_waited_is_still_accepted_with_wh
     assert (await world.end(conn)).reason is Reason.EOF
 
 
+@ORIGINAL
 async def test_further_dials_wait_while_the_accept_buffer_is_full(world):
     listener = world.listen(0, accept_buffer=Buffer.fixed(1))
     peers = [await world.raw_dial(listener.address) for _ in range(5)]
@@ -174,6 +186,7 @@ async def test_further_dials_wait_while_the_accept_buffer_is_full(world):
     assert listener.stats().refused == 0
 
 
+@ORIGINAL
 async def test_each_accepted_connection_has_its_own_buffers(world):
     listener = world.listen(0, read_buffer=4)
     first, second = [await world.raw_dial(listener.address) for _ in range(2)]
@@ -189,6 +202,7 @@ async def test_each_accepted_connection_has_its_own_buffers(world):
 # What it says of itself
 
 
+@ORIGINAL
 async def test_connections_is_a_snapshot_of_those_alive(world):
     listener = world.listen(0)
     assert listener.connections == ()
@@ -205,6 +219,7 @@ async def test_connections_is_a_snapshot_of_those_alive(world):
     assert len(snapshot) == 3
 
 
+@ORIGINAL
 async def test_stats_count_what_was_accepted_what_waits_and_what_lives(world):
     listener = world.listen(0)
     peer, *_ = [await world.raw_dial(listener.address) for _ in range(3)]
@@ -225,6 +240,7 @@ async def test_both_faces_are_one_listener(world):
     assert blocking(listener).address == aio(listener).address
 
 
+@ORIGINAL
 async def test_a_listener_dropped_without_close_is_closed_with_a_resource_warning(world):
     listener = world.face.api.listen(0, runtime=world.runtime)
     address = listener.address
@@ -237,6 +253,7 @@ async def test_a_listener_dropped_without_close_is_closed_with_a_resource_warnin
 # Closing
 
 
+@ORIGINAL
 async def test_closing_frees_the_port_before_it_returns(world):
     port = world.reserved_port().port
     for _ in range(20):
@@ -255,6 +272,7 @@ async def test_accepted_connections_live_on(world):
     assert await world.recv(client) == b"here"
 
 
+@ORIGINAL
 async def test_those_that_nobody_accepted_are_closed(world):
     listener = world.listen(0)
     peer = await world.raw_dial(listener.address)
@@ -280,6 +298,7 @@ async def test_a_waiting_accept_is_told_that_the_listener_was_closed(world):
     assert end.reason is Reason.CLOSED_HERE
 
 
+@ORIGINAL
 @pytest.mark.faces("asyncio", "uvloop")
 async def test_leaving_async_with_closes(world):
     async with world.listen(0) as listener:
@@ -288,6 +307,7 @@ async def test_leaving_async_with_closes(world):
         await world.raw_dial(address)
 
 
+@ORIGINAL
 @pytest.mark.faces("threads")
 async def test_leaving_with_closes(world):
     with world.listen(0) as listener:
@@ -303,6 +323,7 @@ async def test_closing_twice_is_closing_once(world):
     assert (await world.wait_closed(listener)).reason is Reason.CLOSED_HERE
 
 
+@ORIGINAL
 def test_a_listener_accepts_though_no_loop_runs(world):
     async def open_it(_):
         return world.listen(0)

@@ -9,7 +9,7 @@ import netasync.blocking
 from netasync import _native
 
 ONLY_CONNECT = {"reconnect", "local_address"}
-ONLY_LISTEN = {"accept_buffer"}
+ONLY_LISTEN = {"accept_buffer", "max_connections"}
 NOT_OPTIONS = {"shutdown_timeout"}
 
 

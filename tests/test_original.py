@@ -15,6 +15,7 @@ from netasync import (
 )
 from support.faces import aio, blocking
 from support.process import native_threads, run_script
+from support.wires import ORIGINAL
 
 # (event-loop)
 
@@ -46,6 +47,7 @@ def test_without_a_runtime_a_process_wide_default_starts_at_the_first_connect_or
 # (shutdown! loop)
 
 
+@ORIGINAL
 async def test_shutdown_tells_every_reader_writer_and_accepter_and_frees_the_ports(world):
     client, served, listener = await world.pair(connect={"write_buffer": Buffer.fixed(1)})
     offline = world.connect(world.reserved_port().address, write_buffer=1)
@@ -101,6 +103,7 @@ async def test_connect_returns_at_once_and_the_server_may_start_later(world):
 # (accept loop {:port}) -> {:accept-chan}
 
 
+@ORIGINAL
 async def test_listen_binds_before_it_returns_and_a_taken_port_is_an_oserror(world):
     listener = world.listen(0)
     peer = await world.raw_dial(listener.address)  # nobody accepts yet, and the dial goes through
@@ -113,6 +116,7 @@ async def test_listen_binds_before_it_returns_and_a_taken_port_is_an_oserror(wor
 # (<!! read-chan), (<! read-chan)
 
 
+@ORIGINAL
 async def test_recv_takes_the_next_item_of_the_read_channel(world):
     conn, peer = await world.answered()
     peer.send(b"one", b"two")
@@ -120,6 +124,7 @@ async def test_recv_takes_the_next_item_of_the_read_channel(world):
     assert await world.recv(conn, via=conn.read_chan) == b"two"
 
 
+@ORIGINAL
 async def test_recv_waits_for_what_has_not_arrived_yet(world):
     conn, peer = await world.answered()
     reader = world.spawn(world.recv(conn))
@@ -131,6 +136,7 @@ async def test_recv_waits_for_what_has_not_arrived_yet(world):
 # :connected, :disconnected, :closed, <payload>
 
 
+@ORIGINAL
 async def test_connected_disconnected_closed_and_bytes_come_in_order_with_the_messages(world):
     server = world.raw_listener()
     conn = world.connect(server.address)
@@ -157,6 +163,7 @@ async def test_connected_disconnected_closed_and_bytes_come_in_order_with_the_me
 # (>!! write-chan payload), (>! write-chan payload)
 
 
+@ORIGINAL
 async def test_send_puts_a_payload_into_the_write_channel(world):
     conn, peer = await world.answered()
     assert await world.send(conn, b"by the handle") is True
@@ -167,6 +174,7 @@ async def test_send_puts_a_payload_into_the_write_channel(world):
 # (close! write-chan)
 
 
+@ORIGINAL
 async def test_closing_the_write_channel_closes_and_delivers_what_was_accepted_first(world):
     conn, peer, _ = await world.dialled()
     payloads = [b"%d" % number * 1000 for number in range(300)]
@@ -182,6 +190,7 @@ async def test_closing_the_write_channel_closes_and_delivers_what_was_accepted_f
 # (close! accept-chan)
 
 
+@ORIGINAL
 async def test_closing_the_accept_channel_really_stops_listening(world):
     listener = world.listen(0)
     aio(listener).accept_chan.close()
@@ -195,6 +204,7 @@ async def test_closing_the_accept_channel_really_stops_listening(world):
 # (chan n), (dropping-buffer n), (sliding-buffer n)
 
 
+@ORIGINAL
 @pytest.mark.parametrize(
     ("buffer", "answers", "kept"),
     [
@@ -225,6 +235,7 @@ async def test_a_fixed_buffer_makes_the_sender_wait(world):
 # :read-chan, :write-chan
 
 
+@ORIGINAL
 async def test_read_buffer_and_write_buffer_are_chosen_by_the_dialler(world):
     conn, peer, server = await world.dialled(
         read_buffer=Buffer.sliding(2),
@@ -245,6 +256,7 @@ async def test_read_buffer_and_write_buffer_are_chosen_by_the_dialler(world):
 # :accept-chan (chan 2)
 
 
+@ORIGINAL
 async def test_accept_buffer_says_how_many_connections_may_wait_to_be_accepted(world):
     listener = world.listen(0, accept_buffer=2)
     for _ in range(4):
@@ -257,9 +269,19 @@ async def test_accept_buffer_says_how_many_connections_may_wait_to_be_accepted(w
         assert await world.recv(served) == b"hello"
 
 
+@pytest.mark.parametrize("policy", [Buffer.dropping, Buffer.sliding], ids=["dropping", "sliding"])
+async def test_a_lossy_accept_buffer_refuses_the_newest_or_ends_the_oldest(world, policy):
+    listener = world.listen(0, accept_buffer=policy(2))
+    peers = [await world.raw_dial(listener.address) for _ in range(3)]
+    await world.eventually(lambda: listener.stats().refused == 1 and listener.stats().waiting == 2)
+    kept = peers[:2] if policy == Buffer.dropping else peers[1:]
+    assert [(await world.up(await world.accept(listener))).peer for _ in kept] == [p.address for p in kept]
+
+
 # :read-chan-fn, :write-chan-fn
 
 
+@ORIGINAL
 async def test_each_accepted_connection_gets_its_own_buffer(world):
     listener = world.listen(0, read_buffer=Buffer.dropping(2))
     peers = [await world.raw_dial(listener.address) for _ in range(3)]
@@ -277,6 +299,7 @@ async def test_each_accepted_connection_gets_its_own_buffer(world):
 # :reconnect-period
 
 
+@ORIGINAL
 @pytest.mark.parametrize("reconnect", [0.03, Backoff(initial=0.01, maximum=0.05)], ids=["seconds", "backoff"])
 async def test_reconnect_takes_a_back_off_or_a_plain_number_of_seconds(world, reconnect):
     conn, peer, server = await world.dialled(reconnect=reconnect)
@@ -292,6 +315,7 @@ async def test_reconnect_takes_a_back_off_or_a_plain_number_of_seconds(world, re
 # :heartbeat-period, :heartbeat-timeout
 
 
+@ORIGINAL
 async def test_heartbeat_interval_and_timeout_are_seconds(world):
     conn, peer, _ = await world.dialled(heartbeat_interval=0.05, heartbeat_timeout=0.3)
     await world.outside(peer.recv_heartbeats, 3)
@@ -305,3 +329,28 @@ async def test_both_faces_are_one_connection(world):
     assert aio(blocking(listener)) is aio(listener)
     await world.send(client, b"either way")
     assert await world.recv(served) == b"either way"
+
+
+# alts!, alts!! over channels
+
+
+async def test_select_takes_one_item_from_the_first_channel_that_has_one(world):
+    listener = world.listen(0)
+    peers = [await world.raw_dial(listener.address) for _ in range(2)]
+    conns = [await world.accept(listener) for _ in peers]
+    chans = [conn.read_chan for conn in conns]
+    for conn in conns:
+        await world.up(conn)
+    waiting = world.spawn(world.select(*chans, listener.accept_chan))
+    await world.settle(waiting)
+    peers[1].send(b"first")
+    chan, item = await world.join(waiting)
+    assert chan is chans[1]
+    assert item == b"first"
+
+    dialled = await world.raw_dial(listener.address)
+    chan, conn = await world.select(*chans, listener.accept_chan)
+    assert chan == listener.accept_chan
+    assert conn.peer == dialled.address
+    with pytest.raises(TimeoutError):
+        await world.select(*chans, listener.accept_chan, timeout=0.05)

@@ -11,6 +11,7 @@ from support.counts import counts
 from support.faces import FACES, blocking
 from support.process import run_script
 from support.waiting import DEADLINE
+from support.wires import ORIGINAL
 
 LOOPS = ["asyncio", "uvloop"]
 
@@ -51,6 +52,7 @@ INTERRUPTED = """
         "flush": alone.flush,
         "wait_connected": alone.wait_connected,
         "wait_closed": client.wait_closed,
+        "select": lambda: na.select(client, listener, alone.read_chan),
         "accept": listener.accept,
         "accept_chan.accept": listener.accept_chan.accept,
         "iteration over connections": lambda: list(listener),
@@ -129,6 +131,7 @@ CALLS = [
     "flush",
     "wait_connected",
     "wait_closed",
+    "select",
     "accept",
     "accept_chan.accept",
     "iteration over connections",

@@ -36,7 +36,7 @@ def test_a_program_prints_what_the_readme_shows(title, program, printed):
 def test_there_is_an_echo_for_asyncio_and_one_for_threads():
     titles = [title for title, *_ in programs()]
     assert titles[:2] == ["An echo, awaited", "An echo, in threads"]
-    assert len(titles) == 4
+    assert len(titles) == 5
     assert all(printed for _, _, printed in programs())
 
 

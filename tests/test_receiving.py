@@ -4,6 +4,9 @@ import pytest
 
 from netasync import BufferEmpty, Closed, Reason
 from support.faces import aio
+from support.wires import ORIGINAL
+
+pytestmark = ORIGINAL
 
 
 async def test_recv_returns_items_in_order_and_bytes_are_bytes(world):

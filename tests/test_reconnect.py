@@ -7,8 +7,10 @@ import pytest
 
 from netasync import Backoff, Buffer, ClosedError, Disconnected, Reason, State
 from support.grammar import spell
+from support.wires import ORIGINAL
 
 
+@ORIGINAL
 async def test_the_client_may_start_long_before_the_server(world):
     port = world.reserved_port()
     conn = world.connect(port.address, reconnect=0.01)
@@ -21,6 +23,7 @@ async def test_the_client_may_start_long_before_the_server(world):
     assert up.attempt > 10
 
 
+@ORIGINAL
 async def test_an_outage_is_one_disconnected_however_many_dials_fail(world):
     conn, peer, server = await world.dialled(reconnect=0.01)
     server.close()
@@ -32,6 +35,7 @@ async def test_an_outage_is_one_disconnected_however_many_dials_fail(world):
     assert peer.socket.fileno() == -1
 
 
+@ORIGINAL
 async def test_disconnected_says_how_many_dials_failed_and_when_the_next_begins(world):
     conn, peer, server = await world.dialled(reconnect=7)
     server.close()
@@ -49,6 +53,7 @@ async def test_disconnected_says_how_many_dials_failed_and_when_the_next_begins(
     failed.abort()
 
 
+@ORIGINAL
 async def test_disconnected_says_how_many_messages_are_unconfirmed(world):
     server = world.raw_listener(receive_buffer=16_384)
     conn = world.connect(server.address, max_size=2**26, write_buffer=Buffer.fixed(9, max_bytes=2**26))
@@ -62,6 +67,7 @@ async def test_disconnected_says_how_many_messages_are_unconfirmed(world):
     conn.abort()
 
 
+@ORIGINAL
 async def test_connected_says_which_dial_succeeded_and_counts_each_outage_afresh(world):
     port = world.reserved_port()
     server = world.raw_listener(port.port)
@@ -79,6 +85,7 @@ async def test_connected_says_which_dial_succeeded_and_counts_each_outage_afresh
     assert up.attempt == conn.stats().attempts - before
 
 
+@ORIGINAL
 async def test_reconnecting_never_waits_for_the_application_to_read(world):
     server = world.raw_listener()
     conn = world.connect(server.address, reconnect=0.01, read_buffer=Buffer.fixed(1))
@@ -93,6 +100,7 @@ async def test_reconnecting_never_waits_for_the_application_to_read(world):
     await world.stays_quiet(conn)
 
 
+@ORIGINAL
 async def test_values_that_nobody_has_taken_merge_but_never_across_a_message(world):
     server = world.raw_listener()
     conn = world.connect(server.address, reconnect=0.01)
@@ -109,6 +117,7 @@ async def test_values_that_nobody_has_taken_merge_but_never_across_a_message(wor
     await world.stays_quiet(conn)
 
 
+@ORIGINAL
 async def test_what_was_received_before_a_break_is_taken_before_the_break(world):
     conn, peer, _ = await world.dialled()
     sent = [b"%d" % number for number in range(1000)]
@@ -118,6 +127,7 @@ async def test_what_was_received_before_a_break_is_taken_before_the_break(world)
     await world.down(conn)
 
 
+@ORIGINAL
 async def test_a_server_that_restarts_again_and_again_gets_what_is_sent_in_between(world):
     port = world.reserved_port()
     conn = world.connect(port.address, reconnect=0.01)
@@ -133,6 +143,7 @@ async def test_a_server_that_restarts_again_and_again_gets_what_is_sent_in_betwe
         )
 
 
+@ORIGINAL
 async def test_each_attempt_tries_the_addresses_of_a_name_again(world):
     port = world.reserved_port()
     conn = world.connect(f"localhost:{port.port}", reconnect=0.01)
@@ -157,6 +168,7 @@ async def test_connect_returns_while_the_name_is_still_looked_up(world):
     assert all(conn.state in (State.CONNECTING, State.DISCONNECTED) for conn in conns)
 
 
+@ORIGINAL
 async def test_a_dial_that_nobody_answers_is_an_open_timeout(world):
     server = world.raw_listener(backlog=0)
     await world.outside(server.fill)
@@ -205,6 +217,7 @@ async def test_the_wait_grows_by_its_factor_up_to_its_maximum(world):
     assert down.retry_in == pytest.approx(min(0.02 * 2 ** (down.attempt - 1), 0.08), abs=0.001)
 
 
+@ORIGINAL
 async def test_links_cut_at_any_byte_keep_the_order_and_double_nothing(world, seeded):
     listener = world.listen(0)
     proxy = world.proxy(listener.address)

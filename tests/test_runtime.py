@@ -8,6 +8,7 @@ import netasync
 from netasync import Backoff, ClosedError, Reason, Runtime
 from support.process import open_descriptors, run_script
 from support.waiting import eventually
+from support.wires import ORIGINAL
 
 
 async def test_handles_of_one_runtime_outlive_the_shutdown_of_another(world):
@@ -30,6 +31,7 @@ async def test_after_shutdown_every_handle_says_closed_with_shutdown(world):
         assert (await world.wait_closed(handle)).reason is Reason.SHUTDOWN
 
 
+@ORIGINAL
 async def test_shutdown_delivers_what_was_accepted(world):
     conn, peer, _ = await world.dialled()
     payloads = [b"%d" % number * 500 for number in range(500)]
@@ -85,6 +87,7 @@ async def test_the_two_faces_of_a_runtime_lead_to_each_other(world):
     assert world.runtime.blocking.running is world.runtime.running
 
 
+@ORIGINAL
 async def test_shutdown_frees_the_ports_of_all_its_listeners(world):
     ports = [world.reserved_port().port for _ in range(5)]
     for port in ports:
@@ -97,6 +100,7 @@ async def test_shutdown_frees_the_ports_of_all_its_listeners(world):
         world.raw_listener(port)
 
 
+@ORIGINAL
 async def test_shutdown_does_not_wait_for_a_dial_or_a_back_off(world):
     full = world.raw_listener(backlog=0)
     await world.outside(full.fill)

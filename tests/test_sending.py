@@ -5,6 +5,7 @@ import array
 import pytest
 
 from netasync import Buffer, BufferFull, MessageTooLarge, State
+from support.wires import ORIGINAL
 
 try:
     import numpy  # here, since it starts threads
@@ -12,6 +13,7 @@ except ImportError:
     numpy = None
 
 
+@ORIGINAL
 async def test_send_returns_true_once_the_write_buffer_has_accepted_it(world):
     conn, peer, _ = await world.dialled()
     assert await world.send(conn, b"x") is True
@@ -19,6 +21,7 @@ async def test_send_returns_true_once_the_write_buffer_has_accepted_it(world):
     assert await world.outside(peer.recv_many, 2) == [b"x", b"y"]
 
 
+@ORIGINAL
 async def test_what_is_sent_while_the_link_is_down_queues_up_to_the_buffer(world):
     port = world.reserved_port()
     conn = world.connect(port.address, write_buffer=Buffer.fixed(3))
@@ -33,6 +36,7 @@ async def test_what_is_sent_while_the_link_is_down_queues_up_to_the_buffer(world
     assert await world.outside(peer.recv_many, 4) == [b"0", b"1", b"2", b"3"]
 
 
+@ORIGINAL
 async def test_a_send_that_timed_out_was_not_sent(world):
     port = world.reserved_port()
     conn = world.connect(port.address, write_buffer=1)
@@ -45,6 +49,7 @@ async def test_a_send_that_timed_out_was_not_sent(world):
     assert await world.outside(peer.recv_many, 2) == [b"first", b"second"]
 
 
+@ORIGINAL
 @pytest.mark.faces("asyncio", "uvloop")
 async def test_a_cancelled_send_was_not_sent(world):
     port = world.reserved_port()
@@ -60,6 +65,7 @@ async def test_a_cancelled_send_was_not_sent(world):
     assert await world.outside(peer.recv_many, 2) == [b"first", b"second"]
 
 
+@ORIGINAL
 @pytest.mark.faces("asyncio", "uvloop")
 async def test_nothing_is_sent_before_the_coroutine_is_awaited(world):
     conn, peer, _ = await world.dialled()
@@ -69,6 +75,7 @@ async def test_nothing_is_sent_before_the_coroutine_is_awaited(world):
     assert await world.outside(peer.recv_many, 2) == [b"now", b"later"]
 
 
+@ORIGINAL
 @pytest.mark.parametrize(
     "make",
     [bytes, bytearray, lambda data: memoryview(bytearray(data)), lambda data: array.array("B", data)],
@@ -82,6 +89,7 @@ async def test_any_contiguous_bytes_like_object_can_be_sent(world, make, size):
     assert await world.outside(peer.recv) == payload
 
 
+@ORIGINAL
 async def test_a_typed_array_is_sent_as_its_bytes(world):
     if numpy is None:
         pytest.skip("numpy is not installed")
@@ -91,6 +99,7 @@ async def test_a_typed_array_is_sent_as_its_bytes(world):
     assert await world.outside(peer.recv) == grid.tobytes()
 
 
+@ORIGINAL
 @pytest.mark.parametrize("size", [10, 500_000])
 async def test_the_content_at_the_call_is_what_is_sent(world, size):
     port = world.reserved_port()
@@ -107,6 +116,7 @@ async def test_the_content_at_the_call_is_what_is_sent(world, size):
     assert await world.outside(peer.recv_many, 3) == [letter * size for letter in (b"a", b"b", b"c")]
 
 
+@ORIGINAL
 async def test_send_many_sends_all_of_an_iterable_and_counts(world):
     conn, peer, _ = await world.dialled()
     payloads = [b"%d" % number for number in range(3000)]
@@ -121,6 +131,7 @@ async def test_send_many_counts_only_what_a_dropping_buffer_accepted(world):
     assert conn.stats().write_dropped == 6
 
 
+@ORIGINAL
 async def test_whatever_ends_send_many_early_says_how_many_were_accepted(world):
     port = world.reserved_port()
     conn = world.connect(port.address, max_size=100, write_buffer=Buffer.fixed(10))
@@ -144,6 +155,7 @@ async def test_whatever_ends_send_many_early_says_how_many_were_accepted(world):
     assert await world.outside(peer.recv_many, 5) == [b"1", b"2", b"3", b"4", b"5"]
 
 
+@ORIGINAL
 async def test_send_many_that_timed_out_keeps_what_was_accepted(world):
     port = world.reserved_port()
     conn = world.connect(port.address, write_buffer=3)
@@ -176,6 +188,7 @@ async def test_a_cancelled_send_many_says_how_many_were_accepted(world):
     assert told == [3]
 
 
+@ORIGINAL
 async def test_flush_returns_when_the_kernel_has_everything(world):
     conn, peer, _ = await world.dialled()
     await world.send_many(conn, [b"x" * 1000] * 100)
@@ -192,6 +205,7 @@ async def test_flush_has_nothing_to_wait_for_while_nothing_is_queued(world):
     assert conn.state is State.DISCONNECTED
 
 
+@ORIGINAL
 async def test_flush_waits_for_the_link(world):
     port = world.reserved_port()
     conn = world.connect(port.address)
@@ -204,6 +218,7 @@ async def test_flush_waits_for_the_link(world):
     assert await world.outside(peer.recv) == b"queued"
 
 
+@ORIGINAL
 async def test_confirm_is_a_value_error_and_sends_nothing(world):
     conn, peer, _ = await world.dialled()
     for confirm in ("received", "consumed"):
@@ -214,6 +229,7 @@ async def test_confirm_is_a_value_error_and_sends_nothing(world):
     assert conn.stats().accepted == 1
 
 
+@ORIGINAL
 async def test_many_producers_share_a_handle_and_each_keeps_its_order(world):
     conn, peer, _ = await world.dialled(write_buffer=Buffer.fixed(8))
 

@@ -4,6 +4,9 @@ import pytest
 
 from netasync import Backoff, Buffer, MessageTooLarge, Reason
 from support.peer import HEARTBEAT, frame, header
+from support.wires import ORIGINAL
+
+pytestmark = ORIGINAL
 
 GOLDEN = [
     (b"a", bytes.fromhex("00000001 61")),

@@ -13,6 +13,7 @@ from ._native import Backoff, Buffer, after_fork_in_child, flush_at_exit
 from .aio import Connection, Listener, Runtime, connect, listen
 from .channels import AcceptChannel, ReadChannel, WriteChannel
 from .errors import BufferEmpty, BufferFull, ClosedError, ForkedError, MessageTooLarge, NetasyncError
+from .selecting import select
 from .values import Closed, Connected, Disconnected, Event, Item, ListenerStats, Reason, State, Stats
 
 __all__ = [
@@ -42,6 +43,7 @@ __all__ = [
     "blocking",
     "connect",
     "listen",
+    "select",
 ]
 
 # What was accepted is written for at most 250 ms; then the process ends, whatever is still connected.

@@ -1,15 +1,31 @@
 """The native module. Docstrings stand where the callables live, in Rust."""
 
 from collections.abc import Generator, Iterable
-from typing import Any, Generic, Literal, NoReturn, TypeVar, final
+from typing import Any, Generic, Literal, NoReturn, TypeVar, final, overload
 
 from typing_extensions import Buffer as BytesLike
 from typing_extensions import Self, disjoint_base
 
-from . import aio, blocking
+from . import aio, blocking, channels
 from .values import Closed, Connected, Item, ListenerStats, State, Stats
 
 _T_co = TypeVar("_T_co", covariant=True)
+_Receiving = TypeVar(
+    "_Receiving",
+    bound=aio.Connection | channels.ReadChannel | blocking.Connection | blocking.ReadChannel,
+)
+_Accepting = TypeVar("_Accepting", bound=blocking.Listener | blocking.AcceptChannel)
+_Chan = TypeVar(
+    "_Chan",
+    bound=aio.Connection
+    | channels.ReadChannel
+    | aio.Listener
+    | channels.AcceptChannel
+    | blocking.Connection
+    | blocking.ReadChannel
+    | blocking.Listener
+    | blocking.AcceptChannel,
+)
 
 __all__ = [
     "Await",
@@ -30,6 +46,8 @@ __all__ = [
     "reasons",
     "register",
     "register_listeners",
+    "select",
+    "wait_select",
 ]
 
 @final
@@ -77,7 +95,9 @@ class Connection:
     @property
     def peer(self) -> str | None: ...
     @property
-    def session(self) -> None: ...
+    def session(self) -> str | None: ...
+    @property
+    def latency(self) -> float | None: ...
     @property
     def name(self) -> str | None: ...
     def stats(self) -> Stats: ...
@@ -110,6 +130,7 @@ class ThreadConnection(Connection):
     ) -> bool: ...
     def send_many(self, iterable: Iterable[BytesLike], timeout: float | None = None) -> int: ...
     def flush(self, timeout: float | None = None) -> None: ...
+    def finish(self, timeout: float | None = None) -> int: ...
     def close(self, timeout: float | None = None) -> None: ...
     def wait_connected(self, timeout: float | None = None) -> Connected | Closed: ...
     def wait_closed(self, timeout: float | None = None) -> Closed: ...
@@ -165,6 +186,17 @@ def connect(target: object, options: dict[str, Any]) -> aio.Connection: ...
 def listen(target: object, options: dict[str, Any]) -> aio.Listener: ...
 def register(task: type[aio.Connection], thread: type[blocking.Connection]) -> None: ...
 def register_listeners(task: type[aio.Listener], thread: type[blocking.Listener]) -> None: ...
+@overload
+def select(*chans: _Receiving, timeout: float | None = None) -> tuple[_Receiving, Item]: ...
+@overload
+def select(
+    *chans: _Accepting, timeout: float | None = None
+) -> tuple[_Accepting, blocking.Connection | Closed]: ...
+@overload
+def select(
+    *chans: _Chan, timeout: float | None = None
+) -> tuple[_Chan, Item | aio.Connection | blocking.Connection]: ...
+def wait_select(chans: tuple[object, ...], timeout: float | None) -> Await[tuple[Any, Any]]: ...
 def defaults() -> dict[str, Any]: ...
 def reasons() -> list[str]: ...
 def flush_at_exit() -> None: ...

@@ -45,7 +45,7 @@ def connect(
     max_size: int = 16 * 2**20,
     read_buffer: Buffer | int = Buffer.fixed(65536),
     write_buffer: Buffer | int = Buffer.fixed(65536),
-    protocol: Literal["net.async"] = "net.async",
+    protocol: Literal["netasync", "net.async"] = "netasync",
     name: str | None = None,
     runtime: Runtime | None = None,
     nodelay: bool = True,
@@ -66,7 +66,7 @@ def connect(
         max_size: bytes of the largest message, in both directions, at most 2**27 - 1.
         read_buffer: what may wait to be received; a number is `Buffer.fixed` of it.
         write_buffer: what may wait to be sent; a number is `Buffer.fixed` of it.
-        protocol: the wire; `"net.async"` is that of the Clojure library.
+        protocol: the wire; `"netasync"` is ours, `"net.async"` that of the Clojure library.
         name: for `repr` and logs.
         runtime: the `Runtime` to live in; None is the default one.
         nodelay: send small messages at once (`TCP_NODELAY`).
@@ -93,12 +93,13 @@ def listen(
     max_size: int = 16 * 2**20,
     read_buffer: Buffer | int = Buffer.fixed(65536),
     write_buffer: Buffer | int = Buffer.fixed(65536),
-    protocol: Literal["net.async"] = "net.async",
+    protocol: Literal["netasync", "net.async", "auto"] = "netasync",
     name: str | None = None,
     runtime: Runtime | None = None,
     nodelay: bool = True,
     cork: bool = True,
     accept_buffer: Buffer | int = 128,
+    max_connections: int | None = None,
 ) -> Listener:
     """Bind and listen.
 
@@ -112,12 +113,17 @@ def listen(
         max_size: as in `connect`.
         read_buffer: as in `connect`; each accepted connection has its own.
         write_buffer: as in `connect`; each accepted connection has its own.
-        protocol: as in `connect`.
+        protocol: as in `connect`; with `"auto"` each connection speaks what its dialler speaks.
         name: as in `connect`.
         runtime: as in `connect`.
         nodelay: as in `connect`.
         cork: as in `connect`.
-        accept_buffer: how many connections may wait to be accepted; further dials wait in the system.
+        accept_buffer: how many connections may wait to be accepted; a number is `Buffer.fixed` of it. With
+            that, further dials wait. `Buffer.dropping` refuses them, and `Buffer.sliding` ends the connection
+            that waits longest to make room, both with `BUSY` and counted (`ListenerStats.refused`). Only
+            the buffer's count matters.
+        max_connections: how many connections may live at once, those that wait to be accepted included;
+            further dials are refused with `BUSY`, and counted. None is no limit.
 
     Raises:
         OSError: the address is taken, or is none of this machine.
@@ -207,6 +213,23 @@ class Connection(_native.TaskConnection):
             ClosedError: the connection has ended, or ends meanwhile.
         """
         await self._wait_flush()
+
+    async def finish(self, timeout: float | None = None) -> int:
+        """Accept nothing more, and wait until the peer's application has taken what was accepted.
+
+        On `net.async` confirmed means handed to the kernel. Receiving goes on; close as usual. Cancelled or
+        timed out, nothing more is accepted all the same and delivery goes on.
+
+        Args:
+            timeout: seconds; None is `close_timeout`.
+
+        Returns:
+            How many messages could not be confirmed in time.
+
+        Raises:
+            ClosedError: the connection has ended before.
+        """
+        return await self._wait_finish(timeout)
 
     def close(self) -> None:
         """Start to close and return at once.

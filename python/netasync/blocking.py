@@ -10,6 +10,7 @@ from functools import wraps
 from typing import TYPE_CHECKING, ParamSpec
 
 from . import _native, aio
+from ._native import select
 from .errors import ForkedError
 from .values import Closed
 
@@ -33,6 +34,7 @@ __all__ = [
     "WriteChannel",
     "connect",
     "listen",
+    "select",
 ]
 
 _P = ParamSpec("_P")
@@ -177,6 +179,11 @@ class ReadChannel:
         """As `Connection`: every item, `Closed` the last one."""
         return iter(self._connection)
 
+    @property
+    def _source(self) -> Connection:
+        """For `select`."""
+        return self._connection
+
     def __eq__(self, other: object) -> bool:
         return isinstance(other, ReadChannel) and other._connection is self._connection
 
@@ -256,6 +263,11 @@ class AcceptChannel:
     def __iter__(self) -> Iterator[Connection]:
         """As `Listener`: connections, until the listener is closed."""
         return iter(self._listener)
+
+    @property
+    def _source(self) -> Listener:
+        """For `select`."""
+        return self._listener
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, AcceptChannel) and other._listener is self._listener

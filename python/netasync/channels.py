@@ -50,6 +50,11 @@ class ReadChannel:
         """As `Connection`: every item, `Closed` the last one."""
         return aiter(self._connection)
 
+    @property
+    def _source(self) -> Connection:
+        """For `select`."""
+        return self._connection
+
     def __eq__(self, other: object) -> bool:
         return isinstance(other, ReadChannel) and other._connection is self._connection
 
@@ -123,6 +128,11 @@ class AcceptChannel:
     def __aiter__(self) -> AsyncIterator[Connection]:
         """As `Listener`: connections, until the listener is closed."""
         return aiter(self._listener)
+
+    @property
+    def _source(self) -> Listener:
+        """For `select`."""
+        return self._listener
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, AcceptChannel) and other._listener is self._listener

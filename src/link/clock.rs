@@ -30,6 +30,11 @@ pub async fn within<F: Future>(limit: Duration, future: F) -> Option<F::Output> 
     tokio::time::timeout(limit, future).await.ok()
 }
 
+/// Runs `future` until `moment`; None when it was not done by then.
+pub async fn before<F: Future>(moment: Moment, future: F) -> Option<F::Output> {
+    tokio::time::timeout_at((origin() + moment).into(), future).await.ok()
+}
+
 /// Rests on the runtime.
 pub async fn rest(duration: Duration) {
     tokio::time::sleep(duration).await;

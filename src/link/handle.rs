@@ -25,6 +25,7 @@ impl Drop for Handle {
     fn drop(&mut self) {
         // In a forked child the connection is the parent's, which may hold on to it.
         if self.link.birth().is_here() {
+            self.link.give_up_seat();
             self.link.close(Reason::ClosedHere);
         }
     }

@@ -4,22 +4,27 @@
 //! No lock is held across user code or a call that can wait.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use super::lock::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
 use super::clock;
+use super::dial::Dialed;
 use super::driver::{Driver, LoopDriver, Reading};
 use super::fork::Birth;
 use super::net::Socket;
+use super::seats::Seat;
 use super::wake::{Bell, WaitList, Waker};
+use crate::proto::Moment;
 use crate::proto::account::Stats;
 use crate::proto::endpoint::{Facts, Input, Role, State};
 use crate::proto::events::{Closed, Connected, Event, Reason};
-use crate::proto::halves::{Receiver, Sender};
-use crate::proto::options::Options;
+use crate::proto::halves::{Opened, Receiver, Sender};
+use crate::proto::options::{Options, Protocol};
+use crate::proto::wire::{Goodbye, Numbers, close};
 
 /// What the reads of the present link ended in.
 #[derive(Debug)]
@@ -47,6 +52,8 @@ pub struct Rx {
     pub(super) reads: u64,
     /// A message was taken by a reader that has not come back for more.
     pub(super) owes_answer: bool,
+    /// The supervisor knows that something consumed is to be told in time.
+    pub(super) is_tell_due: bool,
 }
 
 /// The writing half and whoever waits for it.
@@ -54,8 +61,10 @@ pub struct Tx {
     pub sender: Sender,
     pub(super) socket: Option<Arc<Socket>>,
     pub(super) has_failed: bool,
-    /// Nothing more is accepted.
+    /// Nothing more is accepted, and nobody waits any more.
     pub(super) is_closed: bool,
+    /// Nothing more is accepted; what is held is delivered.
+    pub(super) is_finished: bool,
     /// Nothing more is written.
     pub(super) is_aborted: bool,
     /// The kernel takes no more: somebody watches for room.
@@ -65,12 +74,14 @@ pub struct Tx {
     pub(super) draining_threads: usize,
     pub(super) writers: WaitList,
     pub(super) flushers: Vec<(u64, Waker)>,
+    /// For confirmation, each up to its moment.
+    pub(super) finishers: Vec<(Moment, Waker)>,
 }
 
 impl Tx {
     /// Something waits to be written, and the link, as far as anybody knows, takes it.
     pub(super) fn may_write(&self) -> bool {
-        !self.sender.is_empty() && !self.has_failed && !self.is_aborted
+        !self.has_failed && !self.is_aborted && self.sender.has_work()
     }
 }
 
@@ -85,6 +96,8 @@ pub struct Status {
     pub links: u64,
     pub closed: Option<Closed>,
     pub attempts: u64,
+    /// The public name of the session, while there is one.
+    pub session: Option<String>,
 }
 
 pub struct Link {
@@ -103,12 +116,24 @@ pub struct Link {
     pub(super) news: Notify,
     /// Published by rx, so that a sender learns without its lock that a peer pipelines.
     pub(super) messages_ready: AtomicUsize,
+    /// Published by rx: what the peer would be told now.
+    consumed: AtomicU64,
+    credit: AtomicU64,
+    /// Published by tx: what it has been told.
+    told_consumed: AtomicU64,
+    told_credit: AtomicU64,
+    /// The largest message that the peer takes.
+    max_size: AtomicUsize,
+    /// Greetings of this handle so far.
+    greetings: AtomicU32,
     /// This turn of the loop has sent already.
     pub(super) is_bursting: AtomicBool,
     /// A flush was scheduled for the end of this turn.
     pub(super) is_corked: AtomicBool,
     /// The life is in a phase that moves on when everything was written or taken.
     is_ending: AtomicBool,
+    /// Its place among the connections of its listener, until it has ended.
+    seat: Mutex<Option<Seat>>,
 }
 
 impl Link {
@@ -125,19 +150,23 @@ impl Link {
             leader: None,
             reads: 0,
             owes_answer: false,
+            is_tell_due: false,
         };
         let tx = Tx {
             sender: Sender::new(&options, now),
             socket: None,
             has_failed: false,
             is_closed: false,
+            is_finished: false,
             is_aborted: false,
             is_stalled: false,
             drainer: None,
             draining_threads: 0,
             writers: WaitList::default(),
             flushers: Vec::new(),
+            finishers: Vec::new(),
         };
+        let max_size = AtomicUsize::new(options.max_size);
         Arc::new_cyclic(|me| Self {
             me: me.clone(),
             birth: Birth::here(),
@@ -151,9 +180,16 @@ impl Link {
             orders: Mutex::default(),
             news: Notify::new(),
             messages_ready: AtomicUsize::new(0),
+            consumed: AtomicU64::new(0),
+            credit: AtomicU64::new(0),
+            told_consumed: AtomicU64::new(0),
+            told_credit: AtomicU64::new(0),
+            max_size,
+            greetings: AtomicU32::new(0),
             is_bursting: AtomicBool::new(false),
             is_corked: AtomicBool::new(false),
             is_ending: AtomicBool::new(false),
+            seat: Mutex::default(),
         })
     }
 
@@ -174,6 +210,50 @@ impl Link {
         &self.options
     }
 
+    pub(super) fn is_native(&self) -> bool {
+        self.options.protocol == Protocol::Native
+    }
+
+    /// The largest message that may be sent now.
+    pub fn max_size(&self) -> usize {
+        self.max_size.load(Ordering::Relaxed)
+    }
+
+    /// The round trip that was measured last.
+    pub fn latency(&self) -> Option<Duration> {
+        self.tx().sender.latency()
+    }
+
+    /// The number of the next greeting, and the credit that it offers.
+    pub(super) fn next_greeting(&self) -> (u32, u64) {
+        let credit = self.rx().receiver.first_credit();
+        (self.greetings.fetch_add(1, Ordering::Relaxed).saturating_add(1), credit)
+    }
+
+    /// What the peer would be told now.
+    pub(super) fn numbers(&self) -> Numbers {
+        Numbers { consumed: self.consumed.load(Ordering::Acquire), credit: self.credit.load(Ordering::Acquire) }
+    }
+
+    /// What the peer has been told.
+    pub(super) fn announced(&self) -> Numbers {
+        let consumed = self.told_consumed.load(Ordering::Acquire);
+        Numbers { consumed, credit: self.told_credit.load(Ordering::Acquire) }
+    }
+
+    /// Before the bytes that say it are handed to the kernel: an answer may be read at once.
+    pub(super) fn announce(&self, tx: &Tx) {
+        let Numbers { consumed, credit } = tx.sender.announced();
+        self.told_consumed.store(consumed, Ordering::Release);
+        self.told_credit.store(credit, Ordering::Release);
+    }
+
+    pub(super) fn publish_numbers(&self, rx: &Rx) {
+        let Numbers { consumed, credit } = rx.receiver.numbers();
+        self.consumed.store(consumed, Ordering::Release);
+        self.credit.store(credit, Ordering::Release);
+    }
+
     pub fn status(&self) -> Status {
         self.status.lock().clone()
     }
@@ -186,6 +266,15 @@ impl Link {
         stats
     }
 
+    /// It counts among the connections of a listener, until it has ended or nobody holds it.
+    pub(super) fn sit(&self, seat: Seat) {
+        *self.seat.lock() = Some(seat);
+    }
+
+    pub(super) fn give_up_seat(&self) {
+        self.seat.lock().take();
+    }
+
     /// Closes: accepts nothing more, delivers what was accepted, drops what was not taken.
     /// Returns at once; on a handle that has ended nothing happens.
     pub fn close(&self, reason: Reason) {
@@ -196,6 +285,8 @@ impl Link {
     pub fn abort(&self, reason: Reason) {
         self.tx().is_aborted = true;
         self.stop(Input::Abort(reason));
+        let code = if reason == Reason::Busy { close::BUSY } else { close::ABORTED };
+        self.blame(&Goodbye { code, words: String::new() });
         self.hang_up();
         self.end(reason);
     }
@@ -204,7 +295,7 @@ impl Link {
     pub(super) fn end(&self, reason: Reason) {
         let status = self.status();
         if status.closed.is_none() {
-            let closed = Closed { reason, detail: String::new(), undelivered: self.facts().queued };
+            let closed = Closed { reason, detail: String::new(), undelivered: self.facts().undelivered() };
             let status = Status { state: State::Closed, connected: None, closed: Some(closed.clone()), ..status };
             self.deliver(Event::Closed(closed), status);
         }
@@ -215,6 +306,7 @@ impl Link {
         let mut rx = self.rx();
         rx.receiver.discard_arrivals();
         self.reopen(&mut rx);
+        self.tell(&mut rx);
     }
 
     pub(super) fn rx(&self) -> MutexGuard<'_, Rx> {
@@ -244,26 +336,41 @@ impl Link {
         let (rx, tx) = (self.rx(), self.tx());
         Facts {
             queued: tx.sender.queued(),
+            unconfirmed: tx.sender.unconfirmed(),
+            has_said_close: tx.sender.has_closed(),
             owes_answer: rx.receiver.has_message() || rx.owes_answer,
             brought_message: rx.receiver.link_brought_message(),
         }
     }
 
     /// A link is up: its value stands in front of everything that it will bring.
-    pub(super) fn install(&self, connected: Connected, socket: Socket, status: Status) {
-        let socket = Arc::new(socket);
+    pub(super) fn install(&self, mut connected: Connected, dialed: Dialed, mut status: Status) {
+        let Dialed { socket, greeted, rest, .. } = dialed;
         let now = clock::now();
+        let agreement = greeted.as_ref().map(|greeted| &greeted.agreement);
+        let first_by = greeted.as_ref().map(|greeted| greeted.first_by);
         let mut rx = self.rx();
+        let mut tx = self.tx();
+        rx.receiver.link_up(&self.options, Opened { agreement, first_by, now });
+        self.publish_numbers(&rx);
+        let announced = Numbers { consumed: 0, credit: greeted.as_ref().map_or(0, |greeted| greeted.credit) };
+        connected.lost = tx.sender.link_up(agreement, announced, now);
+        self.announce(&tx);
+        self.max_size.store(tx.sender.max_size(), Ordering::Relaxed);
+        status.session =
+            agreement.map(|agreement| u128::from_be_bytes(agreement.session)).map(|name| format!("{name:032x}"));
+        status.connected = Some(connected.clone());
         self.store_status(status);
-        rx.receiver.link_up(&self.options, now);
         rx.receiver.push_event(Event::Connected(connected));
         rx.socket = Some(Arc::clone(&socket));
         rx.end = None;
         rx.is_paused = !rx.receiver.wants_bytes();
-        let mut tx = self.tx();
-        tx.sender.link_up(now);
+        rx.is_tell_due = false;
         tx.socket = Some(socket);
         drop(tx);
+        if !rest.is_empty() {
+            self.fed(&mut rx, &rest);
+        }
         self.publish(&mut rx);
         self.sync_driver(&mut rx);
         drop(rx);
@@ -308,6 +415,16 @@ impl Link {
         }
     }
 
+    /// Says CLOSE at once, where the kernel takes it between two frames: the link ends next.
+    pub(super) fn blame(&self, goodbye: &Goodbye) {
+        let tx = self.tx();
+        let socket = tx.socket.as_ref().filter(|_| !tx.has_failed && !tx.is_stalled);
+        if let (Some(socket), Some(frame)) = (socket, tx.sender.last_word(goodbye)) {
+            // Nobody can be told that it did not go out.
+            let _ = socket.send(&[std::io::IoSlice::new(&frame)]);
+        }
+    }
+
     /// A value for the reader; `Connected` goes by `install`.
     /// Whoever reads it finds that `status` says the same.
     pub(super) fn deliver(&self, event: Event, status: Status) {
@@ -334,6 +451,10 @@ impl Link {
         }
         next.links = status.links + u64::from(next.connected.is_some());
         next.last_connected = next.connected.clone().or_else(|| status.last_connected.take());
+        next.session = next.session.or_else(|| status.session.take());
+        if next.closed.is_some() {
+            self.give_up_seat();
+        }
         *status = next;
     }
 
@@ -396,6 +517,7 @@ impl Link {
         rx.receiver.close();
         let replaced = rx.reading.retire();
         self.replace_driver(&mut rx, Some(replaced));
+        self.publish_numbers(&rx);
         self.publish(&mut rx);
         self.reopen(&mut rx);
         drop(rx);
@@ -404,10 +526,14 @@ impl Link {
         self.changed.ring();
     }
 
-    fn refuse_more(&self) {
+    /// Whoever sends or waits for what was sent learns that the end has come.
+    pub(super) fn refuse_more(&self) {
         let mut tx = self.tx();
         tx.is_closed = true;
         tx.writers.wake_all();
+        for (_, finisher) in tx.finishers.drain(..) {
+            finisher.wake();
+        }
         for (_, flusher) in tx.flushers.drain(..) {
             flusher.wake();
         }

@@ -14,11 +14,14 @@ use super::dial::Dialed;
 use super::fork::Birth;
 use super::handle::{Handle, WeakHandle};
 use super::net::{Acceptor, Bound};
+use super::reception::Reception;
 use super::runtime::Runtime;
+use super::seats::Seats;
 use super::wake::{Bell, WaitList, Waker};
+use crate::proto::accepting::{Accepting, Admission};
 use crate::proto::endpoint::State;
 use crate::proto::events::{Closed, Reason};
-use crate::proto::options::Options;
+use crate::proto::options::{Options, Protocol};
 
 /// How long to rest when the system has no descriptor or memory left for another connection.
 const EXHAUSTED_REST: Duration = Duration::from_millis(100);
@@ -27,10 +30,16 @@ pub struct Listener {
     birth: Birth,
     address: SocketAddr,
     options: Options,
-    capacity: usize,
+    accepting: Accepting,
+    seats: Seats,
     queue: Mutex<Queue>,
     /// For the accepting task: there may be room, or the end.
     news: Notify,
+    /// For those who were greeted and wait for a place.
+    pub(super) room: Notify,
+    /// For everybody who is being greeted: the end.
+    pub(super) leaving: Notify,
+    wire: Wire,
     /// Rung when the port is free.
     pub closed: Bell,
     name: Option<String>,
@@ -40,10 +49,21 @@ struct Queue {
     waiting: VecDeque<Arc<Handle>>,
     accepters: WaitList,
     connections: HashMap<u64, WeakHandle>,
+    /// Places kept for dials whose greeting was answered.
+    promised: usize,
     accepted: u64,
+    refused: u64,
     /// Why it stopped.
     end: Option<Reason>,
     is_port_free: bool,
+}
+
+/// What a listener's connections speak.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wire {
+    One(Protocol),
+    /// Whatever the dialler speaks: its first byte tells.
+    Either,
 }
 
 /// What `accept` finds.
@@ -63,12 +83,14 @@ pub struct ListenerStats {
 }
 
 impl Listener {
-    pub fn new(address: SocketAddr, options: Options, capacity: usize) -> Arc<Self> {
+    pub fn new(address: SocketAddr, options: Options, accepting: Accepting, wire: Wire) -> Arc<Self> {
         let queue = Queue {
             waiting: VecDeque::new(),
             accepters: WaitList::default(),
             connections: HashMap::new(),
+            promised: 0,
             accepted: 0,
+            refused: 0,
             end: None,
             is_port_free: false,
         };
@@ -77,9 +99,13 @@ impl Listener {
             birth: Birth::here(),
             address,
             options,
-            capacity,
+            accepting,
+            seats: Seats::default(),
             queue: Mutex::new(queue),
             news: Notify::new(),
+            room: Notify::new(),
+            leaving: Notify::new(),
+            wire,
             closed: Bell::default(),
             name,
         })
@@ -94,6 +120,14 @@ impl Listener {
         self.address.to_string()
     }
 
+    pub(super) fn options(&self) -> &Options {
+        &self.options
+    }
+
+    pub(super) fn wire(&self) -> Wire {
+        self.wire
+    }
+
     pub fn name(&self) -> Option<&str> {
         self.name.as_deref()
     }
@@ -104,6 +138,7 @@ impl Listener {
         match (queue.waiting.pop_front(), queue.end) {
             (Some(handle), _) => {
                 self.news.notify_one();
+                self.room.notify_one();
                 Accepted::Connection(handle)
             }
             (None, Some(reason)) => Accepted::Closed(reason),
@@ -143,6 +178,7 @@ impl Listener {
             handle.link.close(reason);
         }
         self.news.notify_one();
+        self.leaving.notify_waiters();
     }
 
     /// The end, once the port is free.
@@ -172,33 +208,37 @@ impl Listener {
         ListenerStats {
             accepted: queue.accepted,
             waiting: u64::try_from(queue.waiting.len()).unwrap_or(u64::MAX),
-            refused: 0,
+            refused: queue.refused,
             connections: u64::try_from(connections.len()).unwrap_or(u64::MAX),
         }
     }
 
     /// Accepts until it is closed; then gives the port back.
-    pub(super) async fn run(&self, runtime: &Arc<Runtime>, socket: Bound) {
+    pub(super) async fn run(self: &Arc<Self>, runtime: &Arc<Runtime>, socket: Bound) {
         match Acceptor::new(socket) {
             Ok(acceptor) => self.accept_until_closed(runtime, acceptor).await,
             Err(_) => self.close(Reason::Internal),
         }
     }
 
-    async fn accept_until_closed(&self, runtime: &Arc<Runtime>, acceptor: Acceptor) {
-        loop {
-            let (is_closed, has_room) = {
-                let queue = self.queue.lock();
-                (queue.end.is_some(), queue.waiting.len() < self.capacity)
-            };
-            if is_closed {
-                return;
-            }
+    async fn accept_until_closed(self: &Arc<Self>, runtime: &Arc<Runtime>, acceptor: Acceptor) {
+        let reception = Reception::new(self, runtime);
+        // Taken from the system while there was room, and none was left for it.
+        let mut kept: Option<Dialed> = None;
+        while !self.is_closing() {
+            kept = kept.and_then(|dialed| self.enter(runtime, Protocol::Classic, dialed));
+            // Who must be greeted waits here; the others wait in the system.
+            let has_room = || self.admission(&self.queue.lock()) != Admission::Wait;
+            let may_accept = kept.is_none() && (self.greets() || has_room());
             tokio::select! {
                 biased;
                 () = self.news.notified() => {}
-                accepted = acceptor.accept(&self.options), if has_room => match accepted {
-                    Ok((socket, peer)) => self.enqueue(runtime, Dialed { socket, peer: peer.to_string() }),
+                accepted = acceptor.accept(&self.options), if may_accept => match accepted {
+                    Ok((socket, peer)) if self.greets() => reception.receive(socket, peer.to_string()),
+                    Ok((socket, peer)) => {
+                        let dialed = Dialed::bare(Arc::new(socket), peer.to_string(), Vec::new());
+                        kept = self.enter(runtime, Protocol::Classic, dialed);
+                    }
                     Err(error) if is_exhausted(&error) => clock::rest(EXHAUSTED_REST).await,
                     // That one connection was gone before it was accepted.
                     Err(_) => {}
@@ -207,22 +247,93 @@ impl Listener {
         }
     }
 
-    fn enqueue(&self, runtime: &Arc<Runtime>, dialed: Dialed) {
-        let handle = Handle::new(runtime.accepted(dialed, self.options.clone()));
+    /// Whether nothing is a connection before a greeting, or before silence has told which wire it is.
+    fn greets(&self) -> bool {
+        self.wire != Wire::One(Protocol::Classic)
+    }
+
+    /// What becomes of the next dial.
+    fn admission(&self, queue: &Queue) -> Admission {
+        let alive = self.seats.taken() + queue.promised;
+        self.accepting.admit(queue.waiting.len() + queue.promised, alive)
+    }
+
+    /// Lets a dial in, or refuses it: the original's wire has no word for that, so its link just ends.
+    /// Returns one that has to wait.
+    pub(super) fn enter(&self, runtime: &Arc<Runtime>, protocol: Protocol, dialed: Dialed) -> Option<Dialed> {
         let mut queue = self.queue.lock();
-        if let Some(reason) = queue.end {
-            drop(queue);
-            return handle.link.close(reason);
+        let admission = self.admission(&queue);
+        match admission {
+            _ if queue.end.is_some() => return None,
+            Admission::Wait => return Some(dialed),
+            Admission::Refuse => {
+                queue.refused += 1;
+                return None;
+            }
+            Admission::Enter | Admission::Replace => {}
         }
-        queue.forget_dropped();
-        queue.accepted += 1;
-        queue.connections.insert(handle.link.id(), Arc::downgrade(&handle));
-        queue.waiting.push_back(handle);
-        queue.accepters.wake(1);
+        let oldest = if admission == Admission::Replace { queue.waiting.pop_front() } else { None };
+        queue.refused += u64::from(oldest.is_some());
+        let options = Options { protocol, ..self.options.clone() };
+        let handle = Handle::new(runtime.accepted(dialed, options));
+        handle.link.sit(self.seats.take());
+        queue.enter(handle);
+        drop(queue);
+        if let Some(oldest) = oldest {
+            // Not closed, which takes its time: a flood of dials would hold as many sockets as come in it.
+            oldest.link.abort(Reason::Busy);
+        }
+        None
+    }
+
+    /// Keeps a place for a dial that is about to be answered.
+    pub(super) fn promise(self: &Arc<Self>) -> Result<Place, NoPlace> {
+        let mut queue = self.queue.lock();
+        if queue.end.is_some() {
+            return Err(NoPlace::Leaving);
+        }
+        match self.admission(&queue) {
+            Admission::Wait => Err(NoPlace::Yet),
+            Admission::Refuse => {
+                queue.refused += 1;
+                Err(NoPlace::Busy)
+            }
+            Admission::Enter | Admission::Replace => {
+                queue.promised += 1;
+                Ok(Place(Arc::clone(self)))
+            }
+        }
     }
 }
 
+/// A place in the accept buffer, for one whose greeting was answered.
+pub(super) struct Place(Arc<Listener>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.queue.lock().promised -= 1;
+        self.0.news.notify_one();
+        self.0.room.notify_one();
+    }
+}
+
+/// Why there is no place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum NoPlace {
+    Yet,
+    Busy,
+    Leaving,
+}
+
 impl Queue {
+    fn enter(&mut self, handle: Arc<Handle>) {
+        self.forget_dropped();
+        self.accepted += 1;
+        self.connections.insert(handle.link.id(), Arc::downgrade(&handle));
+        self.waiting.push_back(handle);
+        self.accepters.wake(1);
+    }
+
     /// Wakes as many as can find something.
     fn wake(&mut self) {
         let count = if self.end.is_some() { usize::MAX } else { self.waiting.len() };

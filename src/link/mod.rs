@@ -6,6 +6,7 @@ pub mod clock;
 pub mod dial;
 pub mod driver;
 pub mod fork;
+mod greeting;
 pub mod handle;
 #[expect(clippy::module_inception, reason = "the connection that every handle shares")]
 pub mod link;
@@ -15,7 +16,10 @@ pub mod net;
 #[cfg(test)]
 mod panics;
 pub mod read;
+mod reception;
 pub mod runtime;
+pub mod seats;
+pub mod select;
 pub mod supervisor;
 pub mod target;
 pub mod wake;

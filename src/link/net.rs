@@ -293,15 +293,24 @@ pub fn wait(signal: &Signal, socket: Option<(&Socket, Interest)>, limit: Option<
         fds[1] = PollFd::new(&socket.fd, flags);
         count = 2;
     }
-    let limit = limit.map(|limit| Timespec {
-        tv_sec: i64::try_from(limit.as_secs()).unwrap_or(i64::MAX),
-        tv_nsec: limit.subsec_nanos().into(),
-    });
-    match rustix::event::poll(&mut fds[..count], limit.as_ref()) {
+    match rustix::event::poll(&mut fds[..count], limit.map(timespec).as_ref()) {
         Ok(_) => Ready { signal: !fds[0].revents().is_empty(), socket: count == 2 && !fds[1].revents().is_empty() },
         // EINTR: the caller looks at its signals, and at everything else.
         Err(_) => Ready::default(),
     }
+}
+
+/// The same over several sockets to be read: whether `signal` is set, and which of them are ready.
+pub fn wait_for_any(signal: &Signal, sockets: &[&Socket], limit: Option<Duration>) -> (bool, Vec<bool>) {
+    let mut fds = vec![PollFd::new(&signal.fd, PollFlags::IN)];
+    fds.extend(sockets.iter().map(|socket| PollFd::new(&socket.fd, PollFlags::IN | PollFlags::RDHUP)));
+    let outcome = rustix::event::poll(&mut fds, limit.map(timespec).as_ref());
+    let mut ready = fds.iter().map(|fd| outcome.is_ok() && !fd.revents().is_empty());
+    (ready.next().unwrap_or(false), ready.collect())
+}
+
+fn timespec(limit: Duration) -> Timespec {
+    Timespec { tv_sec: i64::try_from(limit.as_secs()).unwrap_or(i64::MAX), tv_nsec: limit.subsec_nanos().into() }
 }
 
 /// Keeps the process's signals for the threads that can handle them.

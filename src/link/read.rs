@@ -9,9 +9,11 @@ use std::time::Duration;
 
 use super::clock;
 use super::driver::{Driver, LoopDriver};
-use super::link::{Link, Rx, StreamEnd};
+use super::link::{Link, Rx, StreamEnd, Tx};
+use super::lock::MutexGuard;
 use super::net::{self, Interest, Signal, Socket};
 use super::wake::{Wake, Waker};
+use super::write::Then;
 use crate::proto::events::Event;
 use crate::proto::halves::Front;
 
@@ -32,6 +34,12 @@ pub enum Read {
     Nothing,
     /// Nothing may be read now: the inbox is full, there is no link, or its stream has ended.
     Closed,
+}
+
+/// How a thread waits for one connection.
+pub(super) struct Place {
+    /// It polls this and reads for all of them; without it, it is woken.
+    pub(super) socket: Option<Arc<Socket>>,
 }
 
 /// A thread that waits in a blocking call.
@@ -56,6 +64,15 @@ impl Park {
             self.signal.clear();
         }
         ready.socket
+    }
+
+    /// The same over several sockets to be read; returns for each whether it is ready.
+    pub(super) fn wait_for_any(&self, sockets: &[&Socket], limit: Option<Duration>) -> Vec<bool> {
+        let (is_signalled, ready) = net::wait_for_any(&self.signal, sockets, limit);
+        if is_signalled {
+            self.signal.clear();
+        }
+        ready
     }
 }
 
@@ -124,18 +141,30 @@ impl Link {
     /// reads for all of them; when it leaves, it hands that on.
     pub fn wait_in_thread(&self, park: &Arc<Park>, limit: Option<Duration>) {
         let waker: Waker = Arc::clone(park) as Waker;
+        let Some(place) = self.begin_waiting(&waker) else { return };
+        let socket = place.socket.as_deref().map(|socket| (socket, Interest::Read));
+        let is_ready = park.wait_for(socket, limit);
+        self.end_waiting(&waker, &place, is_ready);
+    }
+
+    /// The thread behind `waker` is about to wait. None when something is there after all.
+    pub(super) fn begin_waiting(&self, waker: &Waker) -> Option<Place> {
         let mut rx = self.rx();
         if rx.receiver.ready() > 0 {
-            return;
+            return None;
         }
         let replaced = rx.reading.enter_thread(clock::now());
         self.replace_driver(&mut rx, replaced);
-        let socket = self.lead(&mut rx, &waker);
+        let socket = self.lead(&mut rx, waker);
         if socket.is_none() {
-            rx.readers.add(Arc::clone(&waker));
+            rx.readers.add(Arc::clone(waker));
         }
-        drop(rx);
-        let is_ready = park.wait_for(socket.as_deref().map(|socket| (socket, Interest::Read)), limit);
+        Some(Place { socket })
+    }
+
+    /// It has waited: reads if that was its part, and hands that on. `is_ready` says that the socket of
+    /// its place is.
+    pub(super) fn end_waiting(&self, waker: &Waker, Place { socket }: &Place, is_ready: bool) {
         let mut rx = self.rx();
         let has_led = socket.is_some();
         if has_led {
@@ -144,7 +173,7 @@ impl Link {
                 self.read(&mut rx);
             }
         } else {
-            rx.readers.remove(&waker);
+            rx.readers.remove(waker);
         }
         // One of those that follow leads now; where nobody can, waking would only go round in circles.
         if has_led || self.can_lead(&rx) {
@@ -229,14 +258,63 @@ impl Link {
         })
     }
 
-    fn fed(&self, rx: &mut Rx, bytes: &[u8]) -> Read {
-        rx.receiver.feed(bytes, clock::now());
+    pub(super) fn fed(&self, rx: &mut Rx, bytes: &[u8]) -> Read {
+        rx.receiver.feed(bytes, self.announced(), clock::now());
         rx.reads += 1;
         rx.is_paused = !rx.receiver.wants_bytes();
-        if rx.receiver.fault().is_some() {
+        if self.is_native() {
+            self.hear(rx);
+            self.tell(rx);
+        }
+        if rx.receiver.fault().is_some() || rx.receiver.has_goodbye() {
             self.news.notify_one();
         }
         Read::Bytes
+    }
+
+    /// Control frames came: the writing half hears them, and answers.
+    fn hear(&self, rx: &mut Rx) {
+        if !rx.receiver.has_for_sender() {
+            return;
+        }
+        let mut tx = self.tx();
+        let now = clock::now();
+        while let Some(control) = rx.receiver.next_for_sender() {
+            match tx.sender.hear(&control, now) {
+                Ok(false) => {}
+                Ok(true) => rx.receiver.refund(),
+                Err(fault) => rx.receiver.fail(fault),
+            }
+        }
+        self.write_for_reader(tx);
+    }
+
+    /// Something was consumed, or may have been: sees to it that the peer is told in time.
+    pub(super) fn tell(&self, rx: &mut Rx) {
+        if !self.is_native() {
+            return;
+        }
+        self.publish_numbers(rx);
+        let announced = self.announced();
+        if rx.receiver.must_tell(announced) {
+            let mut tx = self.tx();
+            tx.sender.ack();
+            self.write_for_reader(tx);
+        }
+        if rx.receiver.note_untold(self.announced(), clock::now) && !rx.is_tell_due {
+            rx.is_tell_due = true;
+            self.news.notify_one();
+        }
+    }
+
+    /// Writes what hearing has brought; whoever reads does not wait for room.
+    fn write_for_reader(&self, mut tx: MutexGuard<'_, Tx>) {
+        self.wake_finishers(&mut tx);
+        let then = self.write(&mut tx);
+        drop(tx);
+        if then == Then::Watch {
+            self.watch_for_room(None);
+        }
     }
 
     fn ended(&self, rx: &mut Rx, end: StreamEnd) -> Read {
@@ -257,6 +335,7 @@ impl Link {
         if !rx.readers.is_empty() {
             self.publish(rx);
         }
+        self.tell(rx);
         self.reopen(rx);
         if rx.receiver.fault().is_some() {
             self.news.notify_one();

@@ -13,9 +13,9 @@ use super::driver::Driver;
 use super::link::{Link, Rx, Status, StreamEnd};
 use super::net::{self, Socket, words_of};
 use crate::proto::Moment;
-use crate::proto::classic::Fault;
-use crate::proto::endpoint::{Endpoint, Input, Order, Phase, State};
-use crate::proto::events::{Event, Reason};
+use crate::proto::endpoint::{Endpoint, Input, Order, Phase, Role, State};
+use crate::proto::events::{Event, Fault, Reason};
+use crate::proto::hello::Failure;
 
 /// The socket while the runtime watches it. Dropping it takes it off the runtime's hands.
 struct Watch {
@@ -105,7 +105,8 @@ impl Supervisor {
                         self.dialed = Some(dialed);
                         Input::Dialed { peer }
                     }
-                    Err(fault) => Input::DialFailed(fault),
+                    Err(Failure { fault, is_lasting: true }) => Input::Rejected(fault),
+                    Err(Failure { fault, is_lasting: false }) => Input::DialFailed(fault),
                 })
             }
             () = serve(self.watch.as_ref(), &self.link) => None,
@@ -118,11 +119,18 @@ impl Supervisor {
         while let Some(order) = self.link.next_order() {
             self.step(order);
         }
+        let goodbye = self.link.rx().receiver.take_goodbye();
+        if let Some(goodbye) = goodbye {
+            self.step(Input::PeerClosed(goodbye));
+        }
         if let Some(input) = self.link_end() {
             self.step(input);
         }
         self.link.heartbeat();
+        self.link.tell_if_due();
+        self.link.wake_finishers_due();
         self.judge();
+        self.judge_stall();
         self.tick();
         self.step(Input::Looked);
     }
@@ -133,8 +141,13 @@ impl Supervisor {
         for order in orders {
             self.obey(order);
         }
-        let is_ending = matches!(self.endpoint.phase(), Phase::Answering { .. } | Phase::Draining { .. });
-        self.link.set_ending(is_ending);
+        let phase = self.endpoint.phase();
+        if matches!(phase, Phase::Replying { .. }) && self.link.role() == Role::Accepted {
+            // Nobody would ever take what is sent from here on.
+            self.link.refuse_more();
+        }
+        use Phase::{Answering, Draining, Parting, Replying};
+        self.link.set_ending(matches!(phase, Answering { .. } | Draining { .. } | Parting { .. } | Replying { .. }));
     }
 
     fn obey(&mut self, order: Order) {
@@ -147,6 +160,8 @@ impl Supervisor {
                 self.link.hang_up();
             }
             Order::EndStream => self.link.end_stream(),
+            Order::SayClose { goodbye, after } => self.link.say_close(goodbye, after),
+            Order::Blame(goodbye) => self.link.blame(&goodbye),
             Order::Deliver(event) => self.deliver(event),
         }
     }
@@ -155,14 +170,15 @@ impl Supervisor {
         let attempts = self.endpoint.attempts();
         let mut status = Status { state: self.endpoint.state(), attempts, ..Status::default() };
         match &event {
-            Event::Connected(connected) => status.connected = Some(connected.clone()),
+            // `install` completes it.
+            Event::Connected(_) => {}
             // Without `reconnect` the end comes with it, and is shown by the value behind it.
             Event::Disconnected(_) => status.state = State::Disconnected,
             Event::Closed(closed) => status.closed = Some(closed.clone()),
         }
         match (event, self.dialed.take()) {
             (Event::Connected(connected), Some(dialed)) => {
-                self.link.install(connected, dialed.socket, status);
+                self.link.install(connected, dialed, status);
                 self.link.drain();
             }
             (event, _) => self.link.deliver(event, status),
@@ -215,6 +231,18 @@ impl Supervisor {
         }
     }
 
+    /// A kernel that takes nothing, after one more try.
+    fn judge_stall(&mut self) {
+        let is_due = |link: &Link| link.tx().sender.judge(clock::now());
+        if is_due(&self.link).is_none() {
+            return;
+        }
+        self.link.drain();
+        if let Some(reason) = is_due(&self.link) {
+            self.step(Input::Broke(Fault { reason, detail: String::new() }));
+        }
+    }
+
     /// Threads give their place back, a loop that left bytes unread for a whole tick is relieved, and
     /// memory that an idle connection does not need is returned.
     fn tick(&mut self) {
@@ -253,19 +281,24 @@ impl Supervisor {
 
     fn deadline(&self) -> Option<Moment> {
         let now = clock::now();
-        let mut dues = [self.endpoint.deadline(), None, None, None];
-        let rx = self.link.rx();
+        let mut dues = [self.endpoint.deadline(), None, None, None, None, None, None];
+        let mut rx = self.link.rx();
         if rx.socket.is_some() {
             if rx.end.is_none() {
                 dues[1] = rx.receiver.deadline();
             }
             dues[2] = self.tick_due(&rx).map(|due| due.max(now + Duration::from_millis(1)));
+            dues[4] = rx.receiver.tell_deadline(self.link.announced());
         }
         drop(rx);
         let tx = self.link.tx();
         if tx.socket.is_some() && !tx.has_failed && !tx.is_stalled {
             dues[3] = Some(tx.sender.heartbeat_deadline());
         }
+        if tx.socket.is_some() && !tx.has_failed {
+            dues[5] = tx.sender.stall_deadline();
+        }
+        dues[6] = tx.finishers.iter().map(|(until, _)| *until).min();
         dues.into_iter().flatten().min()
     }
 
@@ -356,7 +389,7 @@ async fn serve(watch: Option<&Watch>, link: &Link) {
     }
 }
 
-async fn finish(dialling: &mut Option<Dialling>) -> Result<Dialed, Fault> {
+async fn finish(dialling: &mut Option<Dialling>) -> Result<Dialed, Failure> {
     match dialling {
         Some(dialling) => dialling.await,
         None => std::future::pending().await,

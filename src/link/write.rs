@@ -12,8 +12,11 @@ use super::link::{Link, Tx};
 use super::net::{Interest, Socket};
 use super::read::Park;
 use super::wake::Waker;
+use crate::proto::Moment;
 use crate::proto::classic::encode_header;
+use crate::proto::control::After;
 use crate::proto::outbox::Push;
+use crate::proto::wire::Goodbye;
 
 /// Corked bytes that go out without waiting for the end of the turn.
 const CORK_BYTES: usize = 64 * 1024;
@@ -53,7 +56,7 @@ impl Link {
     /// Accepts a message of a legal size and writes what the kernel takes.
     pub fn try_send(&self, payload: &[u8], from: From) -> (Sent, Then) {
         let mut tx = self.tx();
-        if tx.is_closed {
+        if tx.is_closed || tx.is_finished {
             return (Sent::Ended, Then::Nothing);
         }
         let is_corking = match from {
@@ -61,7 +64,7 @@ impl Link {
             From::Thread => false,
             From::Batch => true,
         };
-        let is_open = !is_corking && tx.sender.is_empty() && !tx.has_failed;
+        let is_open = !is_corking && !tx.has_failed && tx.sender.may_pass();
         if let Some(socket) = tx.socket.clone().filter(|_| is_open) {
             return (Sent::Accepted, self.send_past_queue(&mut tx, &socket, payload));
         }
@@ -129,7 +132,7 @@ impl Link {
     /// already or the handle has ended.
     pub fn wait_room(&self, waker: &Waker) -> bool {
         let mut tx = self.tx();
-        if tx.is_closed || tx.sender.has_room() {
+        if tx.is_closed || tx.is_finished || tx.sender.has_room() {
             return false;
         }
         tx.writers.add(Arc::clone(waker));
@@ -140,6 +143,7 @@ impl Link {
     pub fn leave_room(&self, waker: &Waker) {
         let mut tx = self.tx();
         tx.flushers.retain(|(_, other)| !Arc::ptr_eq(other, waker));
+        tx.finishers.retain(|(_, other)| !Arc::ptr_eq(other, waker));
         if !tx.writers.remove(waker) && tx.sender.has_room() {
             tx.writers.wake(1);
         }
@@ -197,11 +201,103 @@ impl Link {
         tx.socket.as_ref().filter(|_| should_watch).cloned()
     }
 
+    /// Accepts nothing more; what is held is delivered. Returns how many messages are lost so far.
+    pub fn finish(&self) -> Option<u64> {
+        if self.flush_corked() == Then::Watch {
+            self.watch_for_room(None);
+        }
+        let mut tx = self.tx();
+        if tx.is_closed {
+            return None;
+        }
+        tx.is_finished = true;
+        tx.writers.wake_all();
+        let lost = tx.sender.lost();
+        if self.is_native() && tx.sender.queued() + tx.sender.unconfirmed() > 0 {
+            tx.sender.ask();
+            if self.write(&mut tx) == Then::Watch {
+                drop(tx);
+                self.watch_for_room(None);
+            }
+        }
+        Some(lost)
+    }
+
+    /// How many messages are not confirmed, those `lost` since then included; and whether that is final.
+    pub fn unconfirmed_since(&self, lost: u64) -> (u64, bool) {
+        let tx = self.tx();
+        let held = tx.sender.queued() + tx.sender.unconfirmed();
+        (held + tx.sender.lost() - lost, held == 0 || tx.is_closed)
+    }
+
+    /// Wakes `waker` when something was confirmed, the handle ends, or at `until`. Returns false, without
+    /// having noted it, when there is nothing to wait for.
+    pub fn wait_confirmed(&self, until: Moment, waker: &Waker) -> bool {
+        let mut tx = self.tx();
+        let is_done = tx.sender.queued() + tx.sender.unconfirmed() == 0;
+        if tx.is_closed || is_done || clock::now() >= until {
+            return false;
+        }
+        tx.finishers.push((until, Arc::clone(waker)));
+        drop(tx);
+        self.news.notify_one();
+        true
+    }
+
+    /// Something may have been confirmed.
+    pub(super) fn wake_finishers(&self, tx: &mut Tx) {
+        for (_, finisher) in tx.finishers.drain(..) {
+            finisher.wake();
+        }
+    }
+
+    /// Whose time is over looks again.
+    pub(super) fn wake_finishers_due(&self) {
+        let mut tx = self.tx();
+        if !tx.finishers.is_empty() {
+            let now = clock::now();
+            for (_, finisher) in tx.finishers.extract_if(.., |(until, _)| now >= *until) {
+                finisher.wake();
+            }
+        }
+    }
+
+    /// CLOSE goes out, behind the messages that `after` names.
+    pub(super) fn say_close(&self, goodbye: Goodbye, after: After) {
+        let mut tx = self.tx();
+        tx.sender.close(goodbye, after);
+        if self.write(&mut tx) == Then::Watch {
+            drop(tx);
+            self.watch_for_room(None);
+        }
+    }
+
+    /// What was consumed is told, if its time has come.
+    pub(super) fn tell_if_due(&self) {
+        let mut rx = self.rx();
+        let due = rx.receiver.tell_deadline(self.announced());
+        rx.is_tell_due = due.is_some();
+        if due.is_some_and(|due| clock::now() >= due) {
+            let mut tx = self.tx();
+            tx.sender.ack();
+            drop(rx);
+            if self.write(&mut tx) == Then::Watch {
+                drop(tx);
+                self.watch_for_room(None);
+            }
+        }
+    }
+
     /// A heartbeat, if one is due.
     pub(super) fn heartbeat(&self) {
         let mut tx = self.tx();
         let now = clock::now();
-        if now < tx.sender.heartbeat_deadline() || tx.is_stalled {
+        if tx.socket.is_none() || now < tx.sender.heartbeat_deadline() || tx.is_stalled {
+            return;
+        }
+        if self.is_native() {
+            tx.sender.ping();
+            self.write(&mut tx);
             return;
         }
         if !tx.sender.is_empty() {
@@ -220,18 +316,26 @@ impl Link {
         tx.is_stalled |= !tx.sender.is_empty();
     }
 
-    /// Writes everything that waits, as far as the kernel takes it.
+    /// Writes everything that may be written, as far as the kernel takes it.
     pub(super) fn write(&self, tx: &mut Tx) -> Then {
         let was_stalled = std::mem::take(&mut tx.is_stalled);
         while let Some(socket) = tx.socket.clone().filter(|_| tx.may_write()) {
-            let unsent = tx.sender.unsent_bytes();
-            let parts = tx.sender.unsent().map(IoSlice::new);
-            match socket.send(&parts) {
+            tx.sender.compose(self.numbers());
+            self.announce(tx);
+            let parts = tx.sender.parts();
+            let offered: usize = parts.iter().map(|part| part.len()).sum();
+            let outcome = socket.send(&parts.map(IoSlice::new));
+            let now = clock::now();
+            match outcome {
                 Ok(written) => {
-                    tx.sender.wrote(written, clock::now());
-                    tx.is_stalled = written < unsent;
+                    tx.sender.wrote(written, now);
+                    tx.is_stalled = written < offered;
+                    tx.sender.note_blocked(tx.is_stalled, written > 0, now);
                 }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => tx.is_stalled = true,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    tx.is_stalled = true;
+                    tx.sender.note_blocked(true, false, now);
+                }
                 Err(_) => self.fail(tx),
             }
             if tx.is_stalled {
@@ -256,14 +360,28 @@ impl Link {
 
     fn send_past_queue(&self, tx: &mut Tx, socket: &Socket, payload: &[u8]) -> Then {
         let header = encode_header(payload.len());
-        match socket.send(&[IoSlice::new(&header), IoSlice::new(payload)]) {
+        tx.sender.compose_front(self.numbers());
+        let front = tx.sender.front();
+        let offered = front.len() + header.len() + payload.len();
+        let outcome = if front.is_empty() {
+            socket.send(&[IoSlice::new(&header), IoSlice::new(payload)])
+        } else {
+            let parts = [IoSlice::new(front), IoSlice::new(&header), IoSlice::new(payload)];
+            // The peer may answer what this announces before the call returns.
+            self.announce(tx);
+            socket.send(&parts)
+        };
+        match outcome {
             Ok(written) => {
-                tx.sender.passed(payload, written, clock::now());
-                tx.is_stalled = written < header.len() + payload.len();
+                let now = clock::now();
+                tx.sender.passed(payload, written, now);
+                tx.is_stalled = written < offered;
+                tx.sender.note_blocked(tx.is_stalled, written > 0, now);
             }
             Err(error) => {
                 tx.sender.push(payload);
                 tx.is_stalled = error.kind() == ErrorKind::WouldBlock;
+                tx.sender.note_blocked(tx.is_stalled, false, clock::now());
                 if !tx.is_stalled {
                     self.fail(tx);
                 }
@@ -300,7 +418,7 @@ impl Link {
                 flusher.wake();
             }
         }
-        if tx.sender.is_empty() {
+        if tx.sender.is_empty() || tx.sender.has_closed() {
             self.tell_ending();
         }
     }

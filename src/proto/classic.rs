@@ -4,7 +4,7 @@
 //! 1. `a_length_is_judged_before_anything_is_allocated`
 //! 2. `a_negative_length_is_a_protocol_error`
 
-use super::events::Reason;
+use super::events::{Fault, Reason};
 
 /// Bytes of a frame before its payload.
 pub const HEADER: usize = 4;
@@ -19,13 +19,6 @@ pub enum Frame {
     Heartbeat,
     /// A message of this many bytes, at least 1 and at most `max_size`.
     Message(usize),
-}
-
-/// A frame that ends its link.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Fault {
-    pub reason: Reason,
-    pub detail: String,
 }
 
 /// Reads the header at the start of `bytes`; None while fewer than four bytes are there.

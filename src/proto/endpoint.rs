@@ -4,11 +4,17 @@
 //!
 //! Theory. A dialler outlives its peer: whatever ends a link is a break, and it dials again with its
 //! back-off; only this side's own closing ends it, or, without `reconnect`, the first break. An
-//! accepted end lives as long as its link. This wire has no goodbye: a peer's end of stream is all
-//! that tells of its leaving. So an accepted end first writes what its application had given it, and
-//! lets it answer what it is still working on (`Answering`); a side that closes writes what it holds
-//! (`Draining`), ends its stream, and reads to the end of the peer's (`Leaving`), because hanging up
-//! with unread input can destroy data on its way out.
+//! accepted end lives as long as its link. How an end takes its leave depends on the wire.
+//!
+//! The original's wire has no goodbye: a peer's end of stream is all that tells of its leaving. So an
+//! accepted end first writes what its application had given it, and lets it answer what it is still
+//! working on (`Answering`); a side that closes writes what it holds (`Draining`), ends its stream, and
+//! reads to the end of the peer's (`Leaving`), because hanging up with unread input can destroy data on
+//! its way out.
+//!
+//! On ours a side that closes says so behind its last message (`Parting`); the other one answers, behind
+//! what it may still send (`Replying`). Who has said it and heard it is done. The end of the stream in
+//! its place is a break.
 //!
 //! 1. `a_dialler_ends_only_by_its_own_side`
 //! 2. `an_accepted_end_ends_with_its_link`
@@ -16,6 +22,7 @@
 //! 4. `closing_ends_within_close_timeout`
 //! 5. `the_stream_is_ended_only_when_everything_was_written`
 //! 6. `every_wait_has_a_deadline`
+//! 7. `who_has_said_goodbye_and_heard_it_is_done`
 //!
 //! The exhaustive state × input table and the simulation hold these against every reachable state.
 
@@ -23,9 +30,10 @@ use std::time::Duration;
 
 use super::Moment;
 use super::backoff::Backoff;
-use super::classic::Fault;
-use super::events::{Closed, Connected, Disconnected, Event, Reason};
-use super::options::Options;
+use super::control::After;
+use super::events::{Closed, Connected, Disconnected, Event, Fault, Reason};
+use super::options::{Options, Protocol};
+use super::wire::{Goodbye, close};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
@@ -44,6 +52,10 @@ pub enum Input {
         peer: String,
     },
     DialFailed(Fault),
+    /// No dial will fare better soon: the next one waits the longest back-off.
+    Rejected(Fault),
+    /// The peer said CLOSE.
+    PeerClosed(Goodbye),
     /// The link ended otherwise than by the end of the peer's stream.
     Broke(Fault),
     /// The peer's stream ended between two frames.
@@ -57,8 +69,12 @@ pub enum Input {
 /// What the halves hold at this moment.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Facts {
-    /// Messages accepted and not handed to the kernel.
+    /// Messages accepted and not begun; on the original's wire: not handed to the kernel.
     pub queued: u64,
+    /// Messages begun that the peer's application is not known to have taken.
+    pub unconfirmed: u64,
+    /// Our CLOSE was handed to the kernel.
+    pub has_said_close: bool,
     /// The application may still answer what it received: a message waits, or was taken by a reader
     /// that has not come back for more.
     pub owes_answer: bool,
@@ -74,6 +90,13 @@ pub enum Order {
     HangUp,
     /// End our stream; the peer's goes on.
     EndStream,
+    /// Say CLOSE, behind these messages.
+    SayClose {
+        goodbye: Goodbye,
+        after: After,
+    },
+    /// Say CLOSE at once if the kernel takes it between two frames; the link ends next.
+    Blame(Goodbye),
     Deliver(Event),
 }
 
@@ -99,6 +122,15 @@ pub enum Phase {
     },
     /// We close: everything was written and our stream ended; reads to the end of the peer's.
     Leaving,
+    /// We close, on our wire. `is_heard`: the peer has said CLOSE already.
+    Parting {
+        is_heard: bool,
+    },
+    /// The peer closes, on our wire: we answer.
+    Replying {
+        code: u16,
+        until: Moment,
+    },
     Ended,
 }
 
@@ -123,6 +155,7 @@ struct Closing {
 #[derive(Debug)]
 pub struct Endpoint {
     role: Role,
+    protocol: Protocol,
     phase: Phase,
     closing: Option<Closing>,
     /// None: the first break ends a dialler.
@@ -133,12 +166,15 @@ pub struct Endpoint {
     /// Dials ever begun.
     attempts: u64,
     has_shown: bool,
+    /// When a peer last sent us away.
+    moved: Option<Moment>,
 }
 
 impl Endpoint {
     pub fn new(role: Role, options: &Options, seed: u64) -> Self {
         Self {
             role,
+            protocol: options.protocol,
             phase: Phase::New,
             closing: None,
             backoff: options.reconnect.map(|retry| Backoff::new(retry, seed)),
@@ -146,13 +182,16 @@ impl Endpoint {
             failed: 0,
             attempts: 0,
             has_shown: false,
+            moved: None,
         }
     }
 
     /// The one place where the life of an end moves on.
     pub fn step(&mut self, input: Input, facts: Facts, now: Moment) -> Vec<Order> {
-        use Phase::{Answering, Dialling, Draining, Ended, Leaving, New, Resting, Up};
+        use Phase::{Answering, Dialling, Draining, Ended, Leaving, New, Parting, Replying, Resting, Up};
+        use Protocol::{Classic, Native};
         use Role::{Accepted, Dialler};
+        let wire = self.protocol;
         match (self.phase, input, self.role) {
             (Ended, _, _) => vec![],
             (_, Input::Abort(reason), _) => self.end(reason, String::new(), facts),
@@ -161,28 +200,46 @@ impl Endpoint {
             (New, Input::Started { peer }, Accepted) => self.up(peer, facts, now),
 
             (Dialling, Input::Dialed { peer }, _) => self.up(peer, facts, now),
-            (Dialling, Input::DialFailed(fault), _) => self.dial_failed(fault, facts, now),
+            (Dialling, Input::DialFailed(fault), _) => self.dial_failed(fault, Wait::Backoff, facts, now),
+            (Dialling, Input::Rejected(fault), _) => self.dial_failed(fault, Wait::Longest, facts, now),
             (New | Dialling | Resting { .. }, Input::Looked, _) if self.is_overdue(now) => self.overdue(facts),
             (Resting { until }, Input::Looked, _) if now >= until => self.dial(),
             (New | Dialling | Resting { .. }, Input::Close(reason), _) => self.close_unlinked(reason, facts, now),
 
-            (Up { since }, Input::Broke(fault), Dialler) => self.broke(fault, since, facts, now),
-            (Up { since }, Input::Eof, Dialler) => self.broke(eof(), since, facts, now),
-            (Up { .. }, Input::Broke(fault), Accepted) => self.end(fault.reason, fault.detail, facts),
+            (Up { since }, Input::Broke(fault), Dialler) => self.broke(fault, Wait::Backoff, since, facts, now),
+            (Up { since }, Input::Eof, Dialler) => self.broke(eof(), Wait::Backoff, since, facts, now),
+            (Up { .. }, Input::Broke(fault), Accepted) => self.cut(fault, facts),
+            (Up { .. }, Input::Eof, Accepted) if wire == Native => self.cut(eof(), facts),
             (Up { .. }, Input::Eof, Accepted) => self.answer(facts, now),
-            (Up { .. }, Input::Close(reason), _) => self.drain(reason, false, facts, now),
+            (Up { since }, Input::PeerClosed(goodbye), _) => self.peer_closed(goodbye, since, facts, now),
+            (Up { .. }, Input::Close(reason), _) if wire == Classic => self.drain(reason, false, facts, now),
+            (Up { .. }, Input::Close(reason), _) => self.part(reason, false, facts, now),
 
             (Answering { until }, Input::Looked, _) => self.answered(until, facts, now),
             (Answering { .. }, Input::Broke(_), _) => self.end(Reason::Eof, String::new(), facts),
             (Answering { .. }, Input::Close(reason), _) => self.drain(reason, true, facts, now),
 
             (Draining { .. }, Input::Eof, _) => self.drained(true, facts),
-            (Draining { .. } | Leaving, Input::Looked, _) if self.is_overdue(now) => self.overdue(facts),
+            (Draining { .. } | Leaving | Parting { .. }, Input::Looked, _) if self.is_overdue(now) => {
+                self.overdue(facts)
+            }
             (Draining { is_heard }, Input::Looked, _) => self.drained(is_heard, facts),
-            (Draining { .. }, Input::Broke(fault), Dialler) => self.broke_draining(fault, facts, now),
+            (Draining { .. }, Input::Broke(fault), Dialler) => self.broke_closing(fault, facts, now),
             (Draining { .. }, Input::Broke(_), Accepted) | (Leaving, Input::Eof | Input::Broke(_), _) => {
                 self.end_closing(facts)
             }
+
+            (Parting { is_heard }, Input::Looked, _) => self.parted(is_heard, facts),
+            (Parting { .. }, Input::PeerClosed(goodbye), _) => self.parted_by(goodbye, facts),
+            (Parting { is_heard: false }, Input::Broke(fault), Dialler) => self.broke_closing(fault, facts, now),
+            (Parting { is_heard: false }, Input::Eof, Dialler) => self.broke_closing(eof(), facts, now),
+            (Parting { .. }, Input::Eof | Input::Broke(_), _) => self.end_closing(facts),
+
+            (Replying { code, until }, Input::Looked, _) if facts.has_said_close || now >= until => {
+                self.replied(code, facts, now)
+            }
+            (Replying { code, .. }, Input::Eof | Input::Broke(_), _) => self.replied(code, facts, now),
+            (Replying { .. }, Input::Close(reason), _) => self.part(reason, true, facts, now),
 
             // A second close changes nothing; news of a link that is gone comes too late.
             _ => vec![],
@@ -194,8 +251,8 @@ impl Endpoint {
         let closing = self.closing.map(|closing| closing.until);
         match self.phase {
             Phase::Resting { until } => Some(closing.map_or(until, |closing| closing.min(until))),
-            Phase::Answering { until } => Some(until),
-            Phase::New | Phase::Dialling | Phase::Draining { .. } | Phase::Leaving => closing,
+            Phase::Answering { until } | Phase::Replying { until, .. } => Some(until),
+            Phase::New | Phase::Dialling | Phase::Draining { .. } | Phase::Leaving | Phase::Parting { .. } => closing,
             Phase::Up { .. } | Phase::Ended => None,
         }
     }
@@ -213,7 +270,8 @@ impl Endpoint {
             Phase::Ended => State::Closed,
             _ if self.closing.is_some() => State::Closing,
             Phase::Up { .. } => State::Connected,
-            Phase::Answering { .. } => State::Closing,
+            Phase::Replying { .. } if self.role == Role::Dialler => State::Connected,
+            Phase::Answering { .. } | Phase::Replying { .. } => State::Closing,
             _ if self.has_shown => State::Disconnected,
             _ => State::Connecting,
         }
@@ -232,47 +290,81 @@ impl Endpoint {
         self.phase = Phase::Up { since: now };
         let connected = Connected { resumed: false, redelivered: 0, lost: 0, attempt, peer };
         let mut orders = vec![Order::Deliver(Event::Connected(connected))];
-        if self.closing.is_some() {
-            self.phase = Phase::Draining { is_heard: false };
-            orders.extend(self.drained(false, facts));
+        match self.protocol {
+            _ if self.closing.is_none() => {}
+            Protocol::Classic => {
+                self.phase = Phase::Draining { is_heard: false };
+                orders.extend(self.drained(false, facts));
+            }
+            Protocol::Native => {
+                self.phase = Phase::Parting { is_heard: false };
+                orders.push(say(close::DONE, After::Everything));
+            }
         }
         orders
     }
 
-    fn dial_failed(&mut self, fault: Fault, facts: Facts, now: Moment) -> Vec<Order> {
+    fn dial_failed(&mut self, fault: Fault, wait: Wait, facts: Facts, now: Moment) -> Vec<Order> {
         self.failed += 1;
-        self.rest(fault, facts, now)
+        self.rest(fault, wait, facts, now)
     }
 
     /// A dialler's link ended. Back-off starts afresh if the link was of use.
-    fn broke(&mut self, fault: Fault, since: Moment, facts: Facts, now: Moment) -> Vec<Order> {
+    fn broke(&mut self, fault: Fault, wait: Wait, since: Moment, facts: Facts, now: Moment) -> Vec<Order> {
+        self.note_use(since, facts, now);
+        let mut orders = self.blame(&fault);
+        orders.push(Order::HangUp);
+        orders.extend(self.rest(fault, wait, facts, now));
+        orders
+    }
+
+    fn note_use(&mut self, since: Moment, facts: Facts, now: Moment) {
         let is_useful = |longest| facts.brought_message || now.saturating_sub(since) >= longest;
         if let Some(backoff) = self.backoff.as_mut().filter(|backoff| is_useful(backoff.longest())) {
             backoff.reset();
         }
-        let mut orders = vec![Order::HangUp];
-        orders.extend(self.rest(fault, facts, now));
+    }
+
+    /// An accepted end's link broke, and it with it.
+    fn cut(&mut self, fault: Fault, facts: Facts) -> Vec<Order> {
+        let mut orders = self.blame(&fault);
+        orders.extend(self.end(fault.reason, fault.detail, facts));
         orders
     }
 
+    /// Tells the peer what it did, where our wire has words for it.
+    fn blame(&self, fault: &Fault) -> Vec<Order> {
+        let code = match fault.reason {
+            _ if self.protocol == Protocol::Classic => return vec![],
+            Reason::Flood | Reason::SlowFrame => close::FAULT,
+            Reason::Protocol | Reason::TooLarge => close::VOID,
+            _ => return vec![],
+        };
+        vec![Order::Blame(Goodbye { code, words: fault.detail.clone() })]
+    }
+
     /// A closing dialler with messages left comes back to deliver them.
-    fn broke_draining(&mut self, fault: Fault, facts: Facts, now: Moment) -> Vec<Order> {
+    fn broke_closing(&mut self, fault: Fault, facts: Facts, now: Moment) -> Vec<Order> {
         if facts.queued == 0 {
             return self.end_closing(facts);
         }
-        self.broke(fault, now, facts, now)
+        self.broke(fault, Wait::Backoff, now, facts, now)
     }
 
     /// Tells of the outage and waits for the next dial; without `reconnect` it is the end.
-    fn rest(&mut self, fault: Fault, facts: Facts, now: Moment) -> Vec<Order> {
+    fn rest(&mut self, fault: Fault, wait: Wait, facts: Facts, now: Moment) -> Vec<Order> {
         self.has_shown = true;
-        let wait = self.backoff.as_mut().map(Backoff::wait);
+        let wait = self.backoff.as_mut().map(|backoff| match wait {
+            Wait::Nothing => Duration::ZERO,
+            Wait::Backoff => backoff.wait(),
+            Wait::Longest => backoff.longest(),
+        });
         let disconnected = Disconnected {
             reason: fault.reason,
             detail: fault.detail.clone(),
             attempt: self.failed,
             retry_in: wait,
-            unconfirmed: facts.queued,
+            unconfirmed: facts.undelivered(),
         };
         let mut orders = vec![Order::Deliver(Event::Disconnected(disconnected))];
         match wait {
@@ -283,6 +375,77 @@ impl Endpoint {
                 orders.extend(self.ended(reason, fault.detail, facts));
             }
         }
+        orders
+    }
+
+    /// The peer said CLOSE: a graceful one is answered, the others are read as breaks.
+    fn peer_closed(&mut self, goodbye: Goodbye, since: Moment, facts: Facts, now: Moment) -> Vec<Order> {
+        let Goodbye { code, words } = goodbye;
+        let reason = match code {
+            close::FAULT => Reason::Reset,
+            close::ABORTED => Reason::Aborted,
+            close::VOID => Reason::Protocol,
+            _ => {
+                self.phase = Phase::Replying { code, until: now.saturating_add(self.close_timeout) };
+                return vec![say(code, After::WhatMayBegin)];
+            }
+        };
+        let fault = Fault { reason, detail: words };
+        let mut orders = vec![Order::HangUp];
+        match self.role {
+            // Not `broke`: a peer that blames us is not blamed in turn.
+            Role::Dialler => {
+                self.note_use(since, facts, now);
+                orders.extend(self.rest(fault, Wait::Backoff, facts, now));
+            }
+            Role::Accepted if code == close::ABORTED => orders.extend(self.ended(reason, fault.detail, facts)),
+            Role::Accepted => orders.extend(self.ended(Reason::ClosedByPeer, fault.detail, facts)),
+        }
+        orders
+    }
+
+    /// Our answer is out: the link is done with.
+    fn replied(&mut self, code: u16, facts: Facts, now: Moment) -> Vec<Order> {
+        if self.role == Role::Accepted {
+            return self.end(Reason::ClosedByPeer, String::new(), facts);
+        }
+        let (reason, wait) = match code {
+            close::DONE => (Reason::ClosedByPeer, Wait::Backoff),
+            close::BUSY => (Reason::Busy, Wait::Backoff),
+            _ => (Reason::Moved, self.move_wait(now)),
+        };
+        let mut orders = vec![Order::HangUp];
+        orders.extend(self.rest(Fault { reason, detail: String::new() }, wait, facts, now));
+        orders
+    }
+
+    /// Who is sent away dials again at once, but not in circles.
+    fn move_wait(&mut self, now: Moment) -> Wait {
+        let longest = self.backoff.as_ref().map(Backoff::longest).unwrap_or_default();
+        let again = self.moved.replace(now).is_some_and(|before| now.saturating_sub(before) < longest);
+        if again { Wait::Backoff } else { Wait::Nothing }
+    }
+
+    fn part(&mut self, reason: Reason, is_heard: bool, facts: Facts, now: Moment) -> Vec<Order> {
+        self.closing = Some(Closing { reason, until: now.saturating_add(self.close_timeout) });
+        let after = if is_heard { After::WhatMayBegin } else { After::Everything };
+        let mut orders = vec![say(close::DONE, after)];
+        orders.extend(self.parted(is_heard, facts));
+        orders
+    }
+
+    fn parted(&mut self, is_heard: bool, facts: Facts) -> Vec<Order> {
+        self.phase = Phase::Parting { is_heard };
+        if is_heard && facts.has_said_close { self.end_closing(facts) } else { vec![] }
+    }
+
+    /// The peer said CLOSE to a side that closes. What it does not take any more need not wait for credit.
+    fn parted_by(&mut self, goodbye: Goodbye, facts: Facts) -> Vec<Order> {
+        if matches!(goodbye.code, close::FAULT | close::ABORTED | close::VOID) {
+            return self.end_closing(facts);
+        }
+        let mut orders = vec![say(close::DONE, After::WhatMayBegin)];
+        orders.extend(self.parted(true, facts));
         orders
     }
 
@@ -353,8 +516,27 @@ impl Endpoint {
 
     fn ended(&mut self, reason: Reason, detail: String, facts: Facts) -> Vec<Order> {
         self.phase = Phase::Ended;
-        vec![Order::Deliver(Event::Closed(Closed { reason, detail, undelivered: facts.queued }))]
+        vec![Order::Deliver(Event::Closed(Closed { reason, detail, undelivered: facts.undelivered() }))]
     }
+}
+
+impl Facts {
+    /// Accepted here, and not known to be held by the peer.
+    pub fn undelivered(&self) -> u64 {
+        self.queued.saturating_add(self.unconfirmed)
+    }
+}
+
+/// How long a dialler waits before it dials again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wait {
+    Nothing,
+    Backoff,
+    Longest,
+}
+
+fn say(code: u16, after: After) -> Order {
+    Order::SayClose { goodbye: Goodbye { code, words: String::new() }, after }
 }
 
 fn eof() -> Fault {

@@ -16,15 +16,20 @@ pub enum Reason {
     Unreachable,
     NameNotFound,
     OpenTimeout,
+    Rejected,
+    Busy,
     Eof,
     Truncated,
     Reset,
     HeartbeatTimeout,
     SlowFrame,
+    WriteStalled,
     Flood,
     Protocol,
     TooLarge,
+    Moved,
     ClosedHere,
+    ClosedByPeer,
     CloseTimeout,
     Aborted,
     Shutdown,
@@ -32,20 +37,25 @@ pub enum Reason {
 }
 
 impl Reason {
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 22] = [
         Self::Refused,
         Self::Unreachable,
         Self::NameNotFound,
         Self::OpenTimeout,
+        Self::Rejected,
+        Self::Busy,
         Self::Eof,
         Self::Truncated,
         Self::Reset,
         Self::HeartbeatTimeout,
         Self::SlowFrame,
+        Self::WriteStalled,
         Self::Flood,
         Self::Protocol,
         Self::TooLarge,
+        Self::Moved,
         Self::ClosedHere,
+        Self::ClosedByPeer,
         Self::CloseTimeout,
         Self::Aborted,
         Self::Shutdown,
@@ -59,21 +69,33 @@ impl Reason {
             Self::Unreachable => "UNREACHABLE",
             Self::NameNotFound => "NAME_NOT_FOUND",
             Self::OpenTimeout => "OPEN_TIMEOUT",
+            Self::Rejected => "REJECTED",
+            Self::Busy => "BUSY",
             Self::Eof => "EOF",
             Self::Truncated => "TRUNCATED",
             Self::Reset => "RESET",
             Self::HeartbeatTimeout => "HEARTBEAT_TIMEOUT",
             Self::SlowFrame => "SLOW_FRAME",
+            Self::WriteStalled => "WRITE_STALLED",
             Self::Flood => "FLOOD",
             Self::Protocol => "PROTOCOL",
             Self::TooLarge => "TOO_LARGE",
+            Self::Moved => "MOVED",
             Self::ClosedHere => "CLOSED_HERE",
+            Self::ClosedByPeer => "CLOSED_BY_PEER",
             Self::CloseTimeout => "CLOSE_TIMEOUT",
             Self::Aborted => "ABORTED",
             Self::Shutdown => "SHUTDOWN",
             Self::Internal => "INTERNAL",
         }
     }
+}
+
+/// What ends a link.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    pub reason: Reason,
+    pub detail: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,18 +1,25 @@
 //! The two halves of a connection, each of which one lock will guard: what was received and not taken,
 //! and what was accepted and not sent. They live as long as the handle, whatever links come and go.
+//! What one must tell the other goes by value: control frames that were heard, and the two [`Numbers`].
+
+use std::collections::VecDeque;
 
 use super::Moment;
 use super::account::Stats;
-use super::classic::{Fault, HEARTBEAT};
-use super::events::{Event, EventQueue, Reason};
-use super::inbox::{Arrival, Inbox};
-use super::liveness::{Hearing, Speaking};
-use super::options::Options;
-use super::outbox::{Outbox, Push};
+use super::events::{Event, EventQueue, Fault, Reason};
+use super::hello::Agreement;
+use super::inbox::Inbox;
+use super::liveness::{Hearing, flood};
+use super::options::{Options, Protocol};
+use super::session::{Heard, Incoming};
+use super::wire::{Control, Goodbye, Numbers};
+
+pub use super::sender::Sender;
 
 /// The reading half.
 #[derive(Debug)]
 pub struct Receiver {
+    protocol: Protocol,
     inbox: Inbox,
     events: EventQueue,
     hearing: Hearing,
@@ -23,6 +30,12 @@ pub struct Receiver {
     links: u64,
     /// Messages that had been received when the present link came up.
     received_before: u64,
+    heard: Heard,
+    /// Control frames for the writing half.
+    for_sender: VecDeque<Control>,
+    goodbye: Option<Goodbye>,
+    /// When the first frame behind the greeting must be there.
+    first_by: Option<Moment>,
 }
 
 /// What the reader may take next.
@@ -32,10 +45,21 @@ pub enum Front<'a> {
     Event(&'a Event),
 }
 
+/// A link that came up, as the reading half sees it.
+#[derive(Clone, Copy)]
+pub struct Opened<'a> {
+    /// None on the original's wire.
+    pub agreement: Option<&'a Agreement>,
+    /// When the first frame behind the greeting must be there.
+    pub first_by: Option<Moment>,
+    pub now: Moment,
+}
+
 impl Receiver {
     pub fn new(options: &Options, now: Moment) -> Self {
         Self {
-            inbox: Inbox::new(options.read_buffer, options.max_size),
+            protocol: options.protocol,
+            inbox: Inbox::new(options.read_buffer, options.max_size, options.protocol),
             events: EventQueue::default(),
             hearing: Hearing::new(options.heartbeat_timeout, now),
             is_closing: false,
@@ -44,15 +68,26 @@ impl Receiver {
             bytes: 0,
             links: 0,
             received_before: 0,
+            heard: Heard::default(),
+            for_sender: VecDeque::new(),
+            goodbye: None,
+            first_by: None,
         }
     }
 
-    /// A link is up: liveness starts afresh.
-    pub fn link_up(&mut self, options: &Options, now: Moment) {
-        self.hearing = Hearing::new(options.heartbeat_timeout, now);
+    /// A link is up: liveness starts afresh, and on our wire a session.
+    pub fn link_up(&mut self, options: &Options, opened: Opened<'_>) {
+        self.hearing = Hearing::new(options.heartbeat_timeout, opened.now);
         self.fault = None;
+        self.goodbye = None;
+        self.for_sender.clear();
         self.links += 1;
         self.received_before = self.inbox.received();
+        self.first_by = opened.first_by;
+        if let Some(agreement) = opened.agreement {
+            self.inbox.begin_session(agreement.hold);
+            self.heard.begin(agreement.credit);
+        }
         // A buffer that the last link left full: nobody reads, so nobody is judged.
         self.settle();
     }
@@ -60,24 +95,90 @@ impl Receiver {
     /// The link is gone: what is whole stays. Returns whether a frame was cut.
     pub fn link_down(&mut self) -> bool {
         let is_cut = self.inbox.cut();
+        self.first_by = None;
         is_cut && !self.is_closing
     }
 
-    /// Bytes came from the kernel.
-    pub fn feed(&mut self, bytes: &[u8], now: Moment) {
+    /// Bytes came from the kernel. `announced`: what the peer has been told by now.
+    pub fn feed(&mut self, bytes: &[u8], announced: Numbers, now: Moment) {
         self.bytes += u64::try_from(bytes.len()).unwrap_or(0);
-        if self.is_closing || self.fault.is_some() {
+        let is_deaf = self.is_closing && self.protocol == Protocol::Classic;
+        if is_deaf || self.fault.is_some() {
             return self.hearing.heard(now, false, false);
+        }
+        if let Some(incoming) = self.inbox.incoming_mut() {
+            incoming.told(announced);
         }
         let before = self.inbox.unparsed();
         let arrival = self.inbox.feed(bytes);
-        let has_new_frame = before == 0 || arrival != Arrival::default();
+        let has_new_frame = before == 0 || arrival.messages + arrival.controls > 0;
         self.hearing.heard(now, self.inbox.unparsed() > 0, has_new_frame);
-        if !self.hearing.spend(now, arrival.heartbeats, arrival.messages, bytes.len()) {
-            let detail = String::from("more heartbeats than any peer needs");
-            self.fault = Some(Fault { reason: Reason::Flood, detail });
+        let idle = arrival.idle + self.sort();
+        if !self.hearing.spend(now, idle, arrival.messages, bytes.len()) {
+            self.fault = Some(flood());
         }
         self.settle();
+    }
+
+    /// The next control frame for the writing half.
+    pub fn next_for_sender(&mut self) -> Option<Control> {
+        self.for_sender.pop_front()
+    }
+
+    pub fn has_for_sender(&self) -> bool {
+        !self.for_sender.is_empty()
+    }
+
+    /// A PONG answered our own PING: it costs the peer nothing.
+    pub fn refund(&mut self) {
+        self.hearing.refund();
+    }
+
+    /// The peer's goodbye, once.
+    pub fn take_goodbye(&mut self) -> Option<Goodbye> {
+        self.goodbye.take()
+    }
+
+    pub fn has_goodbye(&self) -> bool {
+        self.goodbye.is_some()
+    }
+
+    /// The other half found that a frame said what cannot be.
+    pub fn fail(&mut self, fault: Fault) {
+        self.fault.get_or_insert(fault);
+    }
+
+    /// What the peer would be told now; zeros on the original's wire.
+    pub fn numbers(&self) -> Numbers {
+        self.inbox.incoming().map(Incoming::numbers).unwrap_or_default()
+    }
+
+    /// What a greeting may offer: the window, less what older sessions have left in it.
+    pub fn first_credit(&self) -> u64 {
+        self.inbox.first_credit()
+    }
+
+    /// Whether an ACK is due at once.
+    pub fn must_tell(&mut self, announced: Numbers) -> bool {
+        self.inbox.incoming_mut().is_some_and(|incoming| {
+            incoming.told(announced);
+            incoming.must_tell()
+        })
+    }
+
+    /// Notes that something was consumed of which the peer was not told; true when a new deadline began.
+    pub fn note_untold(&mut self, announced: Numbers, now: impl FnOnce() -> Moment) -> bool {
+        self.inbox.incoming_mut().is_some_and(|incoming| {
+            incoming.told(announced);
+            incoming.note_untold(now)
+        })
+    }
+
+    /// When what was consumed must be told.
+    pub fn tell_deadline(&mut self, announced: Numbers) -> Option<Moment> {
+        let incoming = self.inbox.incoming_mut()?;
+        incoming.told(announced);
+        incoming.tell_deadline()
     }
 
     /// Reading began again after `pause`: the peer is judged from now on, even if no byte ever comes.
@@ -124,8 +225,10 @@ impl Receiver {
     pub fn close(&mut self) {
         self.is_closing = true;
         self.inbox.clear();
-        // What comes is not parsed any more, so half a frame must not make the end of the stream a break.
-        self.inbox.forget_unfinished();
+        if self.protocol == Protocol::Classic {
+            // What comes is not parsed any more, so half a frame must not make the end of the stream a break.
+            self.inbox.forget_unfinished();
+        }
         self.events.clear();
     }
 
@@ -165,6 +268,11 @@ impl Receiver {
         self.inbox.waiting()
     }
 
+    /// What the buffer holds, in cost: the bound of `wire.md` §4 is tested against it.
+    pub fn held_cost(&self) -> u64 {
+        self.inbox.held_cost()
+    }
+
     /// A message waits that its reader has not taken.
     pub fn has_message(&self) -> bool {
         self.inbox.waiting() > 0
@@ -180,11 +288,14 @@ impl Receiver {
 
     /// When to look at the socket once more.
     pub fn deadline(&self) -> Option<Moment> {
-        self.hearing.deadline(self.inbox.unparsed())
+        self.hearing.deadline(self.inbox.unparsed()).into_iter().chain(self.first_by()).min()
     }
 
     /// The verdict on the peer, after a look made at `now`.
     pub fn judge(&self, now: Moment) -> Option<Reason> {
+        if self.first_by().is_some_and(|by| now >= by) {
+            return Some(Reason::OpenTimeout);
+        }
         self.hearing.judge(now, self.inbox.unparsed())
     }
 
@@ -201,6 +312,48 @@ impl Receiver {
         stats.links = self.links;
     }
 
+    /// Hands the control frames on, and says how many of them must be paid for.
+    fn sort(&mut self) -> u64 {
+        let mut idle = 0;
+        while let Some(control) = self.inbox.next_heard() {
+            match &control {
+                Control::Close(goodbye) => {
+                    self.goodbye.get_or_insert_with(|| goodbye.clone());
+                    continue;
+                }
+                Control::Move | Control::Skipped => {
+                    idle += 1;
+                    continue;
+                }
+                Control::Ask => idle += 1,
+                Control::Ping { numbers, .. } => {
+                    self.hear(*numbers);
+                    idle += 1;
+                }
+                Control::Pong { numbers, .. } | Control::Ack(numbers) => idle += u64::from(!self.hear(*numbers)),
+            }
+            if self.fault.is_none() {
+                self.for_sender.push_back(control);
+            }
+        }
+        idle
+    }
+
+    /// Whether one of the peer's numbers has moved.
+    fn hear(&mut self, numbers: Numbers) -> bool {
+        match self.heard.hear(numbers) {
+            Ok(has_moved) => has_moved,
+            Err(fault) => {
+                self.fail(fault);
+                true
+            }
+        }
+    }
+
+    fn first_by(&self) -> Option<Moment> {
+        self.first_by.filter(|_| !self.inbox.has_begun())
+    }
+
     /// Notes what the last parse showed.
     fn settle(&mut self) {
         if self.fault.is_none() {
@@ -212,124 +365,11 @@ impl Receiver {
     }
 }
 
-/// The writing half.
-#[derive(Debug)]
-pub struct Sender {
-    outbox: Outbox,
-    speaking: Speaking,
-    max_size: usize,
-    bytes: u64,
-}
-
-impl Sender {
-    pub fn new(options: &Options, now: Moment) -> Self {
-        Self {
-            outbox: Outbox::new(options.write_buffer),
-            speaking: Speaking::new(options.heartbeat_interval, now),
-            max_size: options.max_size,
-            bytes: 0,
-        }
-    }
-
-    /// A link is up: nothing was written on it yet.
-    pub fn link_up(&mut self, now: Moment) {
-        self.speaking.spoke(now);
-    }
-
-    /// The link is gone: a half-written message goes again whole.
-    pub fn link_down(&mut self) {
-        self.outbox.rewind();
-    }
-
-    /// Appends a message.
-    pub fn push(&mut self, payload: &[u8]) -> Push {
-        self.outbox.push(payload)
-    }
-
-    /// A message went past the empty queue; the kernel took `written` bytes of its frame.
-    pub fn passed(&mut self, payload: &[u8], written: usize, now: Moment) {
-        self.outbox.passed(payload, written);
-        self.spoke(written, now);
-    }
-
-    /// The kernel took `written` bytes of `unsent`.
-    pub fn wrote(&mut self, written: usize, now: Moment) {
-        self.outbox.wrote(written);
-        self.spoke(written, now);
-    }
-
-    /// The heartbeat to write now: one is due and nothing else waits.
-    pub fn heartbeat(&self, now: Moment) -> Option<&'static [u8]> {
-        (now >= self.speaking.deadline() && self.outbox.is_empty()).then_some(&HEARTBEAT)
-    }
-
-    /// The kernel took `written` bytes of a heartbeat; one that found no room is due again an interval later.
-    pub fn heartbeat_passed(&mut self, written: usize, now: Moment) {
-        self.outbox.heartbeat_passed(written);
-        self.spoke(written, now);
-    }
-
-    pub fn unsent(&self) -> [&[u8]; 2] {
-        self.outbox.unsent()
-    }
-
-    pub fn unsent_bytes(&self) -> usize {
-        self.outbox.unsent_bytes()
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.outbox.is_empty()
-    }
-
-    pub fn has_room(&self) -> bool {
-        self.outbox.has_room()
-    }
-
-    pub fn queued(&self) -> u64 {
-        self.outbox.queued()
-    }
-
-    pub fn max_size(&self) -> usize {
-        self.max_size
-    }
-
-    /// The number behind the last message that entered: a mark for `is_flushed`.
-    pub fn entered(&self) -> u64 {
-        self.outbox.entered()
-    }
-
-    /// Everything that had entered before `mark` was handed to the kernel, or discarded by policy.
-    pub fn is_flushed(&self, mark: u64) -> bool {
-        self.outbox.gone() >= mark
-    }
-
-    pub fn heartbeat_deadline(&self) -> Moment {
-        self.speaking.deadline()
-    }
-
-    pub fn trim(&mut self) {
-        self.outbox.trim();
-    }
-
-    pub fn account(&self, stats: &mut Stats) {
-        stats.accepted = self.outbox.accepted();
-        stats.confirmed = self.outbox.confirmed();
-        stats.queued = self.outbox.queued();
-        stats.write_dropped = self.outbox.dropped();
-        stats.bytes_sent = self.bytes;
-    }
-
-    fn spoke(&mut self, written: usize, now: Moment) {
-        self.bytes += u64::try_from(written).unwrap_or(0);
-        self.speaking.spoke(now);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
-    use super::super::classic::encode_header;
+    use super::super::classic::{HEARTBEAT, encode_header};
     use super::super::events::{Closed, Connected};
     use super::super::options::{Buffer, Policy, Settings};
     use super::*;
@@ -337,11 +377,18 @@ mod tests {
     const TIMEOUT: Duration = Duration::from_secs(2);
     const NEVER: Duration = Duration::from_secs(1_000_000);
 
+    const UNTOLD: Numbers = Numbers { consumed: 0, credit: 0 };
+
+    fn opened(now: Moment) -> Opened<'static> {
+        Opened { agreement: None, first_by: None, now }
+    }
+
     fn options(count: usize) -> Options {
         let buffer = Buffer { policy: Policy::Fixed, count, max_bytes: 1 << 20 };
         let settings = Settings {
             heartbeat_interval: 0.5,
             heartbeat_timeout: Some(TIMEOUT.as_secs_f64()),
+            protocol: Protocol::Classic,
             read_buffer: buffer,
             write_buffer: buffer,
             ..Settings::default()
@@ -360,23 +407,23 @@ mod tests {
     fn receiver(count: usize) -> Receiver {
         let options = options(count);
         let mut receiver = Receiver::new(&options, at(0));
-        receiver.link_up(&options, at(0));
+        receiver.link_up(&options, opened(at(0)));
         receiver
     }
 
     #[test]
     fn a_side_that_closes_in_the_middle_of_a_frame_still_sees_a_clean_end() {
         let mut receiver = receiver(10);
-        receiver.feed(&[&frames(1)[..], &[0, 0, 1]].concat(), at(1));
+        receiver.feed(&[&frames(1)[..], &[0, 0, 1]].concat(), UNTOLD, at(1));
         receiver.close();
-        receiver.feed(&[0, 7], at(2));
+        receiver.feed(&[0, 7], UNTOLD, at(2));
         assert!(!receiver.link_down());
     }
 
     #[test]
     fn a_closed_channel_reads_on_whatever_still_lies_there() {
         let mut receiver = receiver(4);
-        receiver.feed(&frames(4), at(1));
+        receiver.feed(&frames(4), UNTOLD, at(1));
         assert!(!receiver.wants_bytes());
         receiver.discard_arrivals();
         assert!(receiver.wants_bytes() && receiver.wants_bytes_again());
@@ -399,7 +446,7 @@ mod tests {
     #[test]
     fn a_full_receiver_judges_nobody_until_reading_resumes() {
         let mut receiver = receiver(2);
-        receiver.feed(&frames(3), at(0));
+        receiver.feed(&frames(3), UNTOLD, at(0));
         assert_eq!((receiver.deadline(), receiver.judge(NEVER)), (None, None));
         receiver.pop();
         receiver.pop();
@@ -413,21 +460,21 @@ mod tests {
     #[test]
     fn a_frame_that_waited_for_the_reader_is_not_slow() {
         let mut receiver = receiver(2);
-        receiver.feed(&encode_header(5), at(0));
-        receiver.feed(&[&[7; 5][..], &frames(1), &encode_header(9)].concat(), at(1));
+        receiver.feed(&encode_header(5), UNTOLD, at(0));
+        receiver.feed(&[&[7; 5][..], &frames(1), &encode_header(9)].concat(), UNTOLD, at(1));
         receiver.pop();
         receiver.pop();
         receiver.resume(at(60_000));
-        receiver.feed(&[1], at(60_001));
+        receiver.feed(&[1], UNTOLD, at(60_001));
         assert_eq!(receiver.judge(at(61_000)), None);
     }
 
     #[test]
     fn a_link_that_comes_up_behind_a_full_buffer_starts_paused() {
         let mut receiver = receiver(2);
-        receiver.feed(&frames(2), at(0));
+        receiver.feed(&frames(2), UNTOLD, at(0));
         receiver.link_down();
-        receiver.link_up(&options(2), at(100));
+        receiver.link_up(&options(2), opened(at(100)));
         assert_eq!((receiver.deadline(), receiver.judge(NEVER)), (None, None));
     }
 
@@ -435,11 +482,11 @@ mod tests {
     fn a_closing_receiver_shows_closed_and_nothing_else() {
         let mut receiver = receiver(2);
         receiver.push_event(connected());
-        receiver.feed(&frames(5), at(0));
+        receiver.feed(&frames(5), UNTOLD, at(0));
         receiver.close();
         assert_eq!((receiver.front(), receiver.ready()), (None, 0));
         assert!(receiver.wants_bytes());
-        receiver.feed(&frames(5), at(1));
+        receiver.feed(&frames(5), UNTOLD, at(1));
         receiver.push_event(connected());
         receiver.link_down();
         receiver.push_event(closed());
@@ -452,7 +499,7 @@ mod tests {
     fn ready_counts_values_behind_messages_too() {
         let mut receiver = receiver(9);
         receiver.push_event(connected());
-        receiver.feed(&frames(2), at(0));
+        receiver.feed(&frames(2), UNTOLD, at(0));
         receiver.push_event(closed());
         for left in (1..=4).rev() {
             assert_eq!(receiver.ready(), left);
@@ -464,7 +511,7 @@ mod tests {
     #[test]
     fn a_fault_waits_until_what_came_before_it_was_taken() {
         let mut receiver = receiver(2);
-        receiver.feed(&[frames(3), vec![0xff; 4]].concat(), at(0));
+        receiver.feed(&[frames(3), vec![0xff; 4]].concat(), UNTOLD, at(0));
         assert_eq!(receiver.fault(), None);
         receiver.pop();
         receiver.pop();
@@ -475,11 +522,11 @@ mod tests {
     #[test]
     fn a_flood_is_a_fault_and_a_peer_with_messages_is_none() {
         let mut flooded = receiver(9);
-        flooded.feed(&[0; 1100 * 4], at(0));
+        flooded.feed(&[0; 1100 * 4], UNTOLD, at(0));
         assert_eq!(flooded.fault().map(|fault| fault.reason), Some(Reason::Flood));
         let mut busy = receiver(9);
         for _ in 0..2000 {
-            busy.feed(&[&frames(1)[..], &[0; 4]].concat(), at(0));
+            busy.feed(&[&frames(1)[..], &[0; 4]].concat(), UNTOLD, at(0));
             busy.pop();
         }
         assert_eq!(busy.fault(), None);
@@ -492,6 +539,7 @@ mod tests {
         assert_eq!(sender.heartbeat(at(500)), Some(&HEARTBEAT[..]));
         sender.push(b"x");
         assert_eq!(sender.heartbeat(at(500)), None);
+        sender.compose(UNTOLD);
         sender.wrote(5, at(600));
         assert_eq!(sender.heartbeat(at(1099)), None);
         sender.heartbeat_passed(0, at(1100));
@@ -505,8 +553,10 @@ mod tests {
         sender.push(b"two");
         let mark = sender.entered();
         sender.push(b"three");
+        sender.compose(UNTOLD);
         sender.wrote(13, at(0));
         assert!(!sender.is_flushed(mark));
+        sender.compose(UNTOLD);
         sender.wrote(1, at(0));
         assert!(sender.is_flushed(mark));
         assert!(!sender.is_flushed(sender.entered()));

@@ -5,12 +5,18 @@
 //! 2. `a_full_fixed_buffer_parses_no_further`: the count of messages never passes the limit.
 //! 3. `lossy_buffers_count_what_they_drop` and never stop reading.
 //! 4. `nothing_is_allocated_for_what_was_only_announced`
+//! 5. `on_our_wire_reading_never_stops_and_credit_bounds_what_waits`
+
+use std::collections::VecDeque;
 
 use bytes::{Buf, BytesMut};
 
-use super::classic::{self, Fault, Frame, HEADER};
+use super::classic::{self, HEADER};
 use super::cost;
-use super::options::{Buffer, Policy};
+use super::events::Fault;
+use super::options::{Buffer, Policy, Protocol};
+use super::session::Incoming;
+use super::wire::{self, Control, protocol};
 
 #[derive(Debug)]
 pub struct Inbox {
@@ -28,6 +34,30 @@ pub struct Inbox {
     received: u64,
     dropped: u64,
     fault: Option<Fault>,
+    /// On our wire: the counters of the session, and the control frames to be heard.
+    session: Option<Session>,
+}
+
+#[derive(Debug)]
+struct Session {
+    incoming: Incoming,
+    heard: VecDeque<Control>,
+    /// The first frame behind the greeting has come.
+    has_begun: bool,
+    /// CLOSE has come; nothing may follow.
+    has_ended: bool,
+}
+
+/// What the front of the unparsed bytes holds.
+enum Next {
+    /// Not enough to say.
+    Part,
+    Heartbeat,
+    Message(usize),
+    Control {
+        kind: u8,
+        length: usize,
+    },
 }
 
 /// What happens to whole messages.
@@ -42,11 +72,16 @@ enum Intake {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Arrival {
     pub messages: u64,
-    pub heartbeats: u64,
+    /// Control frames of any kind.
+    pub controls: u64,
+    /// Those of them that must be paid for (`wire.md` §6, budget).
+    pub idle: u64,
 }
 
 impl Inbox {
-    pub fn new(limits: Buffer, max_size: usize) -> Self {
+    pub fn new(limits: Buffer, max_size: usize, protocol: Protocol) -> Self {
+        let session =
+            || Session { incoming: Incoming::new(limits), heard: VecDeque::new(), has_begun: false, has_ended: false };
         Self {
             store: BytesMut::new(),
             whole: 0,
@@ -59,7 +94,42 @@ impl Inbox {
             received: 0,
             dropped: 0,
             fault: None,
+            session: (protocol == Protocol::Native).then(session),
         }
+    }
+
+    /// A session begins, with a peer that keeps at most `hold` of cost unconfirmed.
+    pub fn begin_session(&mut self, hold: u64) {
+        let (count, cost) = (self.count, self.cost);
+        if let Some(session) = &mut self.session {
+            session.incoming.begin(hold, count, cost);
+            session.heard.clear();
+            (session.has_begun, session.has_ended) = (false, false);
+        }
+    }
+
+    /// The first credit of a session that would begin now.
+    pub fn first_credit(&self) -> u64 {
+        self.limits.max_bytes.saturating_sub(self.cost)
+    }
+
+    /// The counters of the session, on our wire.
+    pub fn incoming(&self) -> Option<&Incoming> {
+        self.session.as_ref().map(|session| &session.incoming)
+    }
+
+    pub fn incoming_mut(&mut self) -> Option<&mut Incoming> {
+        self.session.as_mut().map(|session| &mut session.incoming)
+    }
+
+    /// The next control frame that nobody has heard yet.
+    pub fn next_heard(&mut self) -> Option<Control> {
+        self.session.as_mut()?.heard.pop_front()
+    }
+
+    /// Whether the first frame behind the greeting has come.
+    pub fn has_begun(&self) -> bool {
+        self.session.as_ref().is_none_or(|session| session.has_begun)
     }
 
     /// Takes bytes as they came from the kernel and parses what the buffer has room for.
@@ -72,25 +142,66 @@ impl Inbox {
     pub fn parse(&mut self) -> Arrival {
         let (mut arrival, mut at) = (Arrival::default(), self.whole);
         while self.fault.is_none() && !self.is_full() {
-            let pending = self.store.get(at..).unwrap_or_default();
-            let length = match classic::header(pending, self.max_size) {
-                Ok(Some(Frame::Heartbeat)) => {
-                    arrival.heartbeats += 1;
-                    at += HEADER;
-                    continue;
+            at = match self.next(at) {
+                Ok(Next::Part) => break,
+                Ok(Next::Heartbeat) => {
+                    arrival.controls += 1;
+                    arrival.idle += 1;
+                    at + HEADER
                 }
-                Ok(Some(Frame::Message(length))) if pending.len() >= HEADER + length => length,
-                Ok(_) => break,
+                Ok(Next::Message(length)) => {
+                    arrival.messages += 1;
+                    self.receive(at, length)
+                }
+                Ok(Next::Control { kind, length }) => {
+                    arrival.controls += 1;
+                    self.hear(kind, at + HEADER, length);
+                    at + HEADER + length
+                }
                 Err(fault) => {
                     self.fault = Some(fault);
                     break;
                 }
             };
-            arrival.messages += 1;
-            at = self.receive(at, length);
         }
         self.close_gap(at);
         arrival
+    }
+
+    fn next(&self, at: usize) -> Result<Next, Fault> {
+        let pending = self.store.get(at..).unwrap_or_default();
+        let Some(session) = &self.session else {
+            return Ok(match classic::header(pending, self.max_size)? {
+                Some(classic::Frame::Heartbeat) => Next::Heartbeat,
+                Some(classic::Frame::Message(length)) if pending.len() >= HEADER + length => Next::Message(length),
+                _ => Next::Part,
+            });
+        };
+        match wire::header(pending, self.max_size)? {
+            Some(wire::Frame::Message(length)) => {
+                session.admit()?;
+                Ok(if pending.len() >= HEADER + length { Next::Message(length) } else { Next::Part })
+            }
+            Some(wire::Frame::Control { kind, length }) => {
+                session.expect(kind)?;
+                Ok(if pending.len() >= HEADER + length { Next::Control { kind, length } } else { Next::Part })
+            }
+            None => Ok(Next::Part),
+        }
+    }
+
+    /// A whole control frame lies there.
+    fn hear(&mut self, kind: u8, at: usize, length: usize) {
+        let Some(session) = &mut self.session else { return };
+        let body = self.store.get(at..at + length).unwrap_or_default();
+        session.has_begun = true;
+        match wire::control(kind, body) {
+            Ok(control) => {
+                session.note(&control);
+                session.heard.push_back(control);
+            }
+            Err(fault) => self.fault = Some(fault),
+        }
     }
 
     /// Whether what arrives is dropped, so that nobody needs to take anything for reading to go on.
@@ -109,13 +220,14 @@ impl Inbox {
 
     /// Takes the oldest message away, and parses on where that makes room for more.
     pub fn pop(&mut self) -> Arrival {
-        self.remove_front();
-        if self.has_unparsed() { self.parse() } else { Arrival::default() }
+        self.remove_front(true);
+        if self.session.is_none() && self.has_unparsed() { self.parse() } else { Arrival::default() }
     }
 
     /// No byte more should be read: a fixed buffer holds what it may.
     pub fn is_full(&self) -> bool {
-        !self.limits.is_lossy() && self.intake == Intake::Keep && !self.limits.has_room(self.count, self.cost)
+        let may_be = self.session.is_none() && !self.limits.is_lossy() && self.intake == Intake::Keep;
+        may_be && !self.limits.has_room(self.count, self.cost)
     }
 
     /// A buffer that was full is worth reading into again. Half empty, so that a slow reader does not
@@ -137,8 +249,11 @@ impl Inbox {
     /// Drops every message that waits, whole ones included that lie behind a full buffer, and counts
     /// it; nothing is kept from now on.
     pub fn clear(&mut self) {
+        if let Some(session) = &mut self.session {
+            session.incoming.freeze();
+        }
         while self.count > 0 {
-            self.remove_front();
+            self.remove_front(false);
             self.dropped += 1;
         }
         self.intake = Intake::Discard;
@@ -154,6 +269,9 @@ impl Inbox {
     pub fn discard_arrivals(&mut self) {
         self.parse_all();
         self.intake = Intake::Discard;
+        if let Some(session) = &mut self.session {
+            session.incoming.consume_on_arrival();
+        }
     }
 
     /// Gives back memory that an idle connection does not need.
@@ -169,6 +287,11 @@ impl Inbox {
 
     pub fn waiting(&self) -> usize {
         self.count
+    }
+
+    /// What its memory holds: the cost of the messages that wait, and the bytes behind them.
+    pub fn held_cost(&self) -> u64 {
+        self.cost.saturating_add(u64::try_from(self.unparsed()).unwrap_or(u64::MAX))
     }
 
     /// The number of the message at the front, and of the next one to arrive.
@@ -192,7 +315,7 @@ impl Inbox {
     /// Parses what is whole, though a fixed buffer be full.
     fn parse_all(&mut self) {
         let limits = self.limits;
-        if !limits.is_lossy() {
+        if !limits.is_lossy() && self.session.is_none() {
             self.limits = Buffer { count: usize::MAX, max_bytes: u64::MAX, ..limits };
             self.parse();
             self.limits = limits;
@@ -211,6 +334,9 @@ impl Inbox {
     /// A whole message lies at `at`; returns where the next frame begins.
     fn receive(&mut self, at: usize, length: usize) -> usize {
         self.received += 1;
+        if let Some(session) = &mut self.session {
+            session.incoming.receive(cost(length));
+        }
         let frame = HEADER + length;
         let has_room = self.limits.has_room(self.count, self.cost);
         if self.intake == Intake::Discard || (self.limits.policy == Policy::Dropping && !has_room) {
@@ -232,13 +358,13 @@ impl Inbox {
         let before = self.store.len();
         let is_sliding = self.limits.policy == Policy::Sliding;
         while is_sliding && self.count > 0 && !self.limits.has_room(self.count, self.cost) {
-            self.remove_front();
+            self.remove_front(false);
             self.dropped += 1;
         }
         before - self.store.len()
     }
 
-    fn remove_front(&mut self) {
+    fn remove_front(&mut self, is_taken: bool) {
         let Some(length) = self.front_length().filter(|_| self.count > 0) else {
             return;
         };
@@ -247,6 +373,9 @@ impl Inbox {
         self.count -= 1;
         self.cost = self.cost.saturating_sub(cost(length));
         self.first += 1;
+        if let Some(session) = &mut self.session {
+            session.incoming.leave(cost(length), is_taken);
+        }
     }
 
     /// Moves the unparsed rest down over heartbeats and dropped messages.
@@ -260,10 +389,46 @@ impl Inbox {
     }
 }
 
+impl Session {
+    /// A message's header lies there.
+    fn admit(&self) -> Result<(), Fault> {
+        if !self.has_begun {
+            return Err(protocol(String::from("the first frame is no ACK")));
+        }
+        if self.has_ended {
+            return Err(protocol(String::from("a message behind CLOSE")));
+        }
+        self.incoming.admit()
+    }
+
+    /// ACK comes first, or the CLOSE of a link that never was.
+    fn expect(&self, kind: u8) -> Result<(), Fault> {
+        if self.has_begun || matches!(kind, wire::ACK | wire::CLOSE) {
+            return Ok(());
+        }
+        Err(protocol(String::from("the first frame is no ACK")))
+    }
+
+    /// What depends on where the frame stands in the stream.
+    fn note(&mut self, control: &Control) {
+        match control {
+            Control::Ask => self.incoming.ask(),
+            Control::Close(goodbye) => {
+                self.has_ended = true;
+                if !matches!(goodbye.code, wire::close::FAULT | wire::close::ABORTED | wire::close::VOID) {
+                    self.incoming.consume_all();
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::classic::{HARD_MAX_SIZE, encode_header};
     use super::super::events::Reason;
+    use super::super::wire::Numbers;
     use super::*;
 
     fn buffer(policy: Policy, count: usize) -> Buffer {
@@ -271,7 +436,7 @@ mod tests {
     }
 
     fn inbox(policy: Policy, count: usize) -> Inbox {
-        Inbox::new(buffer(policy, count), HARD_MAX_SIZE)
+        Inbox::new(buffer(policy, count), HARD_MAX_SIZE, Protocol::Classic)
     }
 
     fn frame(payload: &[u8]) -> Vec<u8> {
@@ -305,7 +470,7 @@ mod tests {
         }
         for step in 1..stream.len() {
             let mut inbox = inbox(Policy::Fixed, 1000);
-            let heartbeats: u64 = stream.chunks(step).map(|chunk| inbox.feed(chunk).heartbeats).sum();
+            let heartbeats: u64 = stream.chunks(step).map(|chunk| inbox.feed(chunk).controls).sum();
             assert_eq!(heartbeats, 39);
             assert_eq!(take_all(&mut inbox), messages);
             assert_eq!(inbox.unparsed(), 0);
@@ -326,7 +491,7 @@ mod tests {
     #[test]
     fn a_buffer_limited_by_bytes_takes_one_oversized_message_alone() {
         let limits = Buffer { policy: Policy::Fixed, count: 100, max_bytes: 200 };
-        let mut inbox = Inbox::new(limits, HARD_MAX_SIZE);
+        let mut inbox = Inbox::new(limits, HARD_MAX_SIZE, Protocol::Classic);
         inbox.feed(&frame(&[7; 1000]));
         assert!(inbox.is_full() && !inbox.is_half_empty());
         inbox.pop();
@@ -405,5 +570,47 @@ mod tests {
         assert!(!inbox.is_full());
         assert_eq!((inbox.received(), inbox.dropped()), (9, 8));
         assert_eq!(take_all(&mut inbox), numbers(0..1));
+    }
+
+    #[test]
+    fn on_our_wire_reading_never_stops_and_credit_bounds_what_waits() {
+        let limits = Buffer { policy: Policy::Fixed, count: 3, max_bytes: 1 << 20 };
+        let mut inbox = Inbox::new(limits, HARD_MAX_SIZE, Protocol::Native);
+        inbox.begin_session(1 << 20);
+        let mut stream = Vec::new();
+        wire::encode_ack(Numbers { consumed: 0, credit: 1000 }, &mut stream);
+        stream.extend(frame(b""));
+        wire::encode_ask(&mut stream);
+        stream.extend(numbered(1..3));
+        let cut = stream.len();
+        stream.extend(numbered(3..4));
+        let arrival = inbox.feed(&stream[..cut]);
+        assert_eq!((arrival.messages, arrival.controls, inbox.is_full()), (3, 2, false));
+        assert_eq!(inbox.next_heard(), Some(Control::Ack(Numbers { consumed: 0, credit: 1000 })));
+        assert_eq!((inbox.next_heard(), inbox.next_heard()), (Some(Control::Ask), None));
+        assert_eq!(inbox.fault(), None);
+        inbox.feed(&stream[cut..]);
+        assert_eq!(inbox.fault().map(|fault| fault.reason), Some(Reason::Protocol));
+        assert_eq!(take_all(&mut inbox), [&[vec![]][..], &numbers(1..3)].concat());
+    }
+
+    #[test]
+    fn the_first_frame_is_an_ack_and_nothing_follows_close() {
+        let native = || {
+            let mut inbox = Inbox::new(buffer(Policy::Fixed, 9), HARD_MAX_SIZE, Protocol::Native);
+            inbox.begin_session(1 << 20);
+            inbox
+        };
+        let mut early = native();
+        early.feed(&frame(b"x"));
+        assert!(early.fault().is_some() && !early.has_begun());
+        let mut late = native();
+        let mut stream = Vec::new();
+        wire::encode_ack(Numbers::default(), &mut stream);
+        wire::encode_close(&wire::Goodbye { code: 0, words: String::new() }, &mut stream);
+        late.feed(&stream);
+        assert!(late.fault().is_none() && late.has_begun());
+        late.feed(&frame(b"x"));
+        assert!(late.fault().is_some());
     }
 }

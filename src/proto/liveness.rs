@@ -9,7 +9,7 @@
 use std::time::Duration;
 
 use super::Moment;
-use super::events::Reason;
+use super::events::{Fault, Reason};
 
 /// Bytes a second that a frame must bring beyond its first `timeout`.
 pub const SLOWEST_FRAME: u32 = 1024;
@@ -46,6 +46,11 @@ impl Hearing {
     /// Takes one batch from the bucket of heartbeats; false when it is empty.
     pub fn spend(&mut self, now: Moment, heartbeats: u64, messages: u64, bytes: usize) -> bool {
         self.budget.spend(now, heartbeats, messages, bytes)
+    }
+
+    /// Gives back what one frame has cost.
+    pub fn refund(&mut self) {
+        self.budget.left += 1.0;
     }
 
     /// Reading stopped because the application does not take.
@@ -90,16 +95,30 @@ impl Hearing {
     }
 }
 
+/// The fault of a peer that only keeps us busy.
+pub fn flood() -> Fault {
+    Fault { reason: Reason::Flood, detail: String::from("more control frames than any peer needs") }
+}
+
 /// When a heartbeat is due: counted from the last write, however much is read.
 #[derive(Debug, Clone)]
 pub struct Speaking {
+    own: Duration,
     interval: Duration,
     spoke: Moment,
 }
 
 impl Speaking {
+    /// However short a peer's timeout is, it is not spoken to more often.
+    const LEAST: Duration = Duration::from_millis(10);
+
     pub fn new(interval: Duration, now: Moment) -> Self {
-        Self { interval, spoke: now }
+        Self { own: interval, interval, spoke: now }
+    }
+
+    /// The peer gives up after `timeout`: mismatched settings must not make a link flap.
+    pub fn answer_to(&mut self, timeout: Duration) {
+        self.interval = self.own.min(timeout / 3).max(Self::LEAST);
     }
 
     pub fn spoke(&mut self, now: Moment) {
@@ -108,6 +127,36 @@ impl Speaking {
 
     pub fn deadline(&self) -> Moment {
         self.spoke.saturating_add(self.interval)
+    }
+}
+
+/// Bytes that the kernel does not take: a peer of our wire always reads.
+#[derive(Debug, Clone)]
+pub struct Stall {
+    timeout: Duration,
+    since: Option<Moment>,
+}
+
+impl Stall {
+    pub fn new(timeout: Duration) -> Self {
+        Self { timeout, since: None }
+    }
+
+    /// After a write: whether bytes are left over, and whether it took some.
+    pub fn note(&mut self, is_blocked: bool, has_moved: bool, now: Moment) {
+        self.since = match self.since {
+            _ if !is_blocked => None,
+            Some(since) if !has_moved => Some(since),
+            _ => Some(now),
+        };
+    }
+
+    pub fn end(&mut self) {
+        self.since = None;
+    }
+
+    pub fn deadline(&self) -> Option<Moment> {
+        self.since.map(|since| since.saturating_add(self.timeout))
     }
 }
 

@@ -4,16 +4,22 @@
 #![deny(clippy::indexing_slicing, clippy::as_conversions)]
 #![cfg_attr(test, allow(clippy::indexing_slicing, clippy::as_conversions, clippy::unwrap_used))]
 
+pub mod accepting;
 pub mod account;
 pub mod backoff;
 pub mod classic;
+pub mod control;
 pub mod endpoint;
 pub mod events;
 pub mod halves;
+pub mod hello;
 pub mod inbox;
 pub mod liveness;
 pub mod options;
 pub mod outbox;
+pub mod sender;
+pub mod session;
+pub mod wire;
 
 /// Monotonic time since an origin that the caller chooses; only differences mean anything.
 pub type Moment = std::time::Duration;

@@ -18,7 +18,7 @@ pub const BUFFER_BYTES: u64 = 4 << 20;
 pub const ACCEPT_BUFFER: u64 = 128;
 pub const NODELAY: bool = true;
 pub const CORK: bool = true;
-pub const PROTOCOL: &str = "net.async";
+pub const PROTOCOL: Protocol = Protocol::Native;
 pub const BACKOFF_INITIAL: f64 = 0.1;
 pub const BACKOFF_FACTOR: f64 = 2.0;
 pub const BACKOFF_MAXIMUM: f64 = 10.0;
@@ -27,6 +27,33 @@ pub const SHUTDOWN_TIMEOUT: f64 = 5.0;
 /// Why an argument makes no sense: names the limit and the value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Invalid(pub String);
+
+/// What a link speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Protocol {
+    /// Ours: greeting, credit, confirmation, goodbye.
+    Native,
+    /// The original's.
+    Classic,
+}
+
+impl Protocol {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Native => "netasync",
+            Self::Classic => "net.async",
+        }
+    }
+
+    pub fn named(name: &str) -> Option<Self> {
+        [Self::Native, Self::Classic].into_iter().find(|protocol| protocol.name() == name)
+    }
+
+    /// The shortest message that it can carry.
+    pub fn least_size(self) -> usize {
+        usize::from(self == Self::Classic)
+    }
+}
 
 /// What happens to a message that finds its buffer full.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -118,6 +145,7 @@ pub struct Options {
     pub write_buffer: Buffer,
     pub nodelay: bool,
     pub cork: bool,
+    pub protocol: Protocol,
     /// None: the first break or failed dial ends the handle. Means nothing on an accepted connection.
     pub reconnect: Option<Retry>,
     pub name: Option<String>,
@@ -135,6 +163,7 @@ pub struct Settings {
     pub write_buffer: Buffer,
     pub nodelay: bool,
     pub cork: bool,
+    pub protocol: Protocol,
     pub reconnect: Option<Retry>,
     pub name: Option<String>,
 }
@@ -154,6 +183,7 @@ impl Settings {
             write_buffer: self.write_buffer,
             nodelay: self.nodelay,
             cork: self.cork,
+            protocol: self.protocol,
             reconnect: self.reconnect,
             name: self.name,
         })
@@ -178,6 +208,7 @@ impl Default for Settings {
             write_buffer: buffer,
             nodelay: NODELAY,
             cork: CORK,
+            protocol: PROTOCOL,
             reconnect: retry.ok(),
             name: None,
         }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use pyo3::prelude::*;
 
 use super::bridge::{Bridge, Work};
+use super::waiter::LoopWaiter;
 use crate::link::driver::LoopDriver;
 use crate::link::link::Link;
 use crate::link::net::Signal;
@@ -29,6 +30,8 @@ pub enum Task {
     Drain(Arc<Signal>),
     /// The end of a turn that corked.
     Flush,
+    /// A wait has lasted as long as it may.
+    TimedOut(Arc<LoopWaiter>),
 }
 
 /// A plain callback of the loop.
@@ -66,6 +69,7 @@ impl Callback {
                 self.bridge.work(py)
             }
             Task::Flush => self.bridge.flush(py),
+            Task::TimedOut(waiter) => waiter.resume(py),
         }
     }
 }

@@ -33,8 +33,8 @@ impl<'py> Payload<'py> {
             Ok(bytes) => Self::Bytes(bytes.clone()),
             Err(_) => Self::Buffer(View::new(data)?),
         };
-        let (length, max_size) = (payload.as_slice().len(), link.options().max_size);
-        if length == 0 {
+        let (length, max_size) = (payload.as_slice().len(), link.max_size());
+        if length < link.options().protocol.least_size() {
             let text = "an empty message cannot be sent on the net.async wire: length 0 is its heartbeat";
             return Err(PyValueError::new_err(text));
         }
@@ -177,7 +177,7 @@ pub fn check_confirm(confirm: Option<&str>) -> PyResult<()> {
     match confirm {
         None => Ok(()),
         Some("received" | "consumed") => {
-            Err(PyValueError::new_err("confirm needs a protocol that confirms, and net.async does not"))
+            Err(PyValueError::new_err("confirm needs a protocol that confirms single messages"))
         }
         Some(other) => {
             Err(PyValueError::new_err(format!("confirm must be 'received', 'consumed' or None, not {other:?}")))

@@ -29,7 +29,7 @@ pub struct Connection {
 }
 
 impl Connection {
-    fn link(&self) -> PyResult<&Arc<Link>> {
+    pub fn link(&self) -> PyResult<&Arc<Link>> {
         own(&self.handle.link)
     }
 
@@ -59,10 +59,17 @@ impl Connection {
         Ok(self.link()?.status().connected.map(|connected| connected.peer))
     }
 
-    /// Always None: the original's wire knows no sessions.
+    /// The public name of the session, or None before the first one. On `net.async`, which knows no
+    /// sessions, always None.
     #[getter]
     fn session(&self) -> PyResult<Option<String>> {
-        self.link().map(|_| None)
+        Ok(self.link()?.status().session)
+    }
+
+    /// Seconds of the last measured round trip, or None before the first. On `net.async` always None.
+    #[getter]
+    fn latency(&self) -> PyResult<Option<f64>> {
+        Ok(self.link()?.latency().map(|latency| latency.as_secs_f64()))
     }
 
     /// The name given with `name=`, or None.
@@ -91,14 +98,15 @@ impl Connection {
     /// Accepts a message without waiting.
     ///
     /// Args:
-    ///     data: any C-contiguous bytes-like object of 1 to `max_size` bytes; its content now is what is sent.
+    ///     data: any C-contiguous bytes-like object of at most the peer's `max_size` bytes, not empty on
+    ///         `net.async`; its content now is what is sent.
     ///
     /// Returns:
     ///     True, or False when a dropping write buffer refused it.
     ///
     /// Raises:
     ///     BufferFull: a fixed write buffer is full.
-    ///     MessageTooLarge: `data` is above `max_size`.
+    ///     MessageTooLarge: `data` is above the peer's `max_size`; before the first link, above our own.
     ///     ClosedError: the connection has ended.
     fn send_nowait(&self, data: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
         let full = || events::error_class(data.py(), "BufferFull", "the write buffer is full");
@@ -199,6 +207,10 @@ impl TaskConnection {
         Ok(Await::new(Operation::flush(slf.py(), link_of(slf)?)?))
     }
 
+    fn _wait_finish(slf: &Bound<'_, Self>, timeout: Option<Number>) -> PyResult<Await> {
+        Ok(Await::new(Operation::finish(slf.py(), link_of(slf)?, self::timeout(timeout)?)?))
+    }
+
     fn _wait_connected(slf: &Bound<'_, Self>) -> PyResult<Await> {
         Ok(Await::new(Operation::connected(link_of(slf)?)))
     }
@@ -263,7 +275,8 @@ impl ThreadConnection {
     /// Waits until the write buffer has accepted a message; queues while the link is down.
     ///
     /// Args:
-    ///     data: any C-contiguous bytes-like object of 1 to `max_size` bytes; its content now is what is sent.
+    ///     data: any C-contiguous bytes-like object of at most the peer's `max_size` bytes, not empty on
+    ///         `net.async`; its content now is what is sent.
     ///     timeout: seconds; None waits for ever.
     ///     confirm: needs a protocol that confirms; on `net.async` anything but None is a `ValueError`.
     ///
@@ -272,7 +285,7 @@ impl ThreadConnection {
     ///
     /// Raises:
     ///     TimeoutError: there was no room in time; the message was not sent, after Ctrl-C neither.
-    ///     MessageTooLarge: `data` is above `max_size`.
+    ///     MessageTooLarge: `data` is above the peer's `max_size`; before the first link, above our own.
     ///     ClosedError: the connection has ended.
     #[pyo3(signature = (data, timeout = None, *, confirm = None))]
     fn send(
@@ -327,6 +340,23 @@ impl ThreadConnection {
     fn flush(slf: &Bound<'_, Self>, timeout: Option<Number>) -> PyResult<()> {
         let operation = Operation::flush(slf.py(), link_of(slf)?)?;
         wait_for(slf, operation, timeout).map(drop)
+    }
+
+    /// Accepts nothing more and waits until the peer's application has taken what was accepted; on
+    /// `net.async` until it was handed to the kernel. Receiving goes on.
+    ///
+    /// Args:
+    ///     timeout: seconds; None is `close_timeout`.
+    ///
+    /// Returns:
+    ///     How many messages could not be confirmed in time. Delivery goes on, after Ctrl-C too.
+    ///
+    /// Raises:
+    ///     ClosedError: the connection has ended before.
+    #[pyo3(signature = (timeout = None))]
+    fn finish(slf: &Bound<'_, Self>, timeout: Option<Number>) -> PyResult<Py<PyAny>> {
+        let mut operation = Operation::finish(slf.py(), link_of(slf)?, self::timeout(timeout)?)?;
+        run(slf.py(), &mut operation, None)
     }
 
     /// Closes, and waits until that is done: what was accepted for sending is delivered first, within

@@ -79,7 +79,7 @@ pub struct Listener {
 }
 
 impl Listener {
-    fn listener(&self) -> PyResult<&Arc<listener::Listener>> {
+    pub fn listener(&self) -> PyResult<&Arc<listener::Listener>> {
         own(&self.shared.listener)
     }
 

@@ -15,5 +15,6 @@ pub mod operation;
 pub mod options;
 pub mod park;
 pub mod runtime;
+pub mod select;
 pub mod waiter;
 pub mod waiting;

@@ -15,6 +15,8 @@ use super::convert::{Kept, Payload};
 use super::events;
 use super::face::{Face, face};
 use super::forked::own;
+use super::select::Select;
+use crate::link::clock;
 use crate::link::driver::LoopDriver;
 use crate::link::link::Link;
 use crate::link::listener::{Accepted, Listener};
@@ -22,6 +24,7 @@ use crate::link::read::Park;
 use crate::link::runtime::Runtime;
 use crate::link::wake::{Bell, Waker};
 use crate::link::write::{From, Sent, Then};
+use crate::proto::Moment;
 use crate::proto::events::{Closed, Event};
 use crate::proto::halves::Front;
 
@@ -43,10 +46,13 @@ pub enum Operation {
     Send(Arc<Link>, Kept),
     SendMany(SendMany),
     Flush(Arc<Link>, u64),
+    /// With the messages lost before the call, and the moment at which to give up.
+    Finish(Arc<Link>, u64, Moment),
     /// With the number of links that had been there at the call.
     Connected(Arc<Link>, u64),
     Closed(Arc<Link>),
     Accept(Arc<Listener>, Face),
+    Select(Select),
     ListenerClosed(Arc<Listener>),
     ShutDown(Arc<Runtime>),
 }
@@ -74,6 +80,15 @@ impl Operation {
         }
     }
 
+    /// Accepts nothing more, and waits for confirmation for at most `limit`.
+    pub fn finish(py: Python<'_>, link: Arc<Link>, limit: Option<Duration>) -> PyResult<Self> {
+        let until = clock::now().saturating_add(limit.unwrap_or(link.options().close_timeout));
+        match link.finish() {
+            Some(lost) => Ok(Self::Finish(link, lost, until)),
+            None => Err(events::closed_error(py)),
+        }
+    }
+
     pub fn connected(link: Arc<Link>) -> Self {
         let links = link.status().links;
         Self::Connected(link, links)
@@ -94,9 +109,15 @@ impl Operation {
                 Some(is_flushed) => is_flushed.then(|| py.None()),
                 None => return Err(events::closed_error(py)),
             },
+            Self::Finish(link, lost, until) => {
+                let (count, is_final) = link.unconfirmed_since(*lost);
+                let is_over = is_final || clock::now() >= *until;
+                is_over.then(|| count.into_py_any(py)).transpose()?
+            }
             Self::Connected(link, links) => connected(py, link, *links)?,
             Self::Closed(link) => end(py, link.status().closed.as_ref())?,
             Self::Accept(listener, kind) => accept(py, listener, *kind)?,
+            Self::Select(select) => select.poll(py)?,
             Self::ListenerClosed(listener) => end(py, listener.end().as_ref())?,
             Self::ShutDown(runtime) => runtime.is_done().then(|| py.None()),
         };
@@ -123,7 +144,9 @@ impl Operation {
                 link.watch_for_room(Some(Arc::clone(bridge) as _));
                 is_waiting
             }
+            Self::Finish(link, _, until) => link.wait_confirmed(*until, waker),
             Self::Accept(listener, _) => listener.wait(waker),
+            Self::Select(select) => select.arm(py, bridge, waker)?,
             Self::Connected(..) | Self::Closed(_) | Self::ListenerClosed(_) | Self::ShutDown(_) => self.ring_for(waker),
         })
     }
@@ -132,10 +155,12 @@ impl Operation {
     pub fn disarm(&self, waker: &Waker) {
         match self {
             Self::Recv(link) | Self::RecvMany(link, _) => link.leave(waker),
-            Self::Send(link, _) | Self::SendMany(SendMany { link, .. }) | Self::Flush(link, _) => {
-                link.leave_room(waker)
-            }
+            Self::Send(link, _)
+            | Self::SendMany(SendMany { link, .. })
+            | Self::Flush(link, _)
+            | Self::Finish(link, ..) => link.leave_room(waker),
             Self::Accept(listener, _) => listener.leave(waker),
+            Self::Select(select) => select.disarm(waker),
             Self::Connected(..) | Self::Closed(_) | Self::ListenerClosed(_) | Self::ShutDown(_) => {
                 if let Some(bell) = self.bell() {
                     bell.remove(waker);
@@ -144,11 +169,20 @@ impl Operation {
         }
     }
 
+    /// The try after a wake was not in vain. One that waited in several places leaves all of them: the
+    /// others may have woken it too.
+    pub fn settle(&self, waker: &Waker) {
+        if let Self::Select(select) = self {
+            select.disarm(waker);
+        }
+    }
+
     /// A thread waits, detached, until another try may not be in vain.
     pub fn wait(&self, park: &Arc<Park>, limit: Option<Duration>) {
         let waker: Waker = Arc::clone(park) as Waker;
         match self {
             Self::Recv(link) | Self::RecvMany(link, _) => return link.wait_in_thread(park, limit),
+            Self::Select(select) => return select.wait(park, limit),
             Self::Send(link, _) | Self::SendMany(SendMany { link, .. }) => {
                 if !link.wait_room(&waker) {
                     return;
@@ -160,6 +194,12 @@ impl Operation {
                     return;
                 }
                 link.wait_in_thread_to_write(park, limit);
+            }
+            Self::Finish(link, _, until) => {
+                if !link.wait_confirmed(*until, &waker) {
+                    return;
+                }
+                park.wait(limit);
             }
             Self::Accept(listener, _) => {
                 if !listener.wait(&waker) {

@@ -11,11 +11,12 @@ use super::listening::{self, Core as ListenerCore};
 use super::runtime::runtime_of;
 use crate::link::dial::Route;
 use crate::link::handle::Handle;
-use crate::link::listener::Listener;
+use crate::link::listener::{Listener, Wire};
 use crate::link::net;
 use crate::link::target::{self, Target};
+use crate::proto::accepting::Accepting;
 use crate::proto::events::Reason;
-use crate::proto::options::{self as knobs, Jitter, Policy, Retry, Settings};
+use crate::proto::options::{self as knobs, Jitter, Policy, Protocol, Retry, Settings};
 
 /// How many messages may wait, and what happens to one that finds no room.
 ///
@@ -180,7 +181,11 @@ pub fn connect(py: Python<'_>, target: &Bound<'_, PyAny>, options: &Bound<'_, Py
     let local = optional(options, "local_address")?
         .map(|local| Ok::<_, PyErr>(target::local_address(&text(&local, "local_address")?)?))
         .transpose()?;
-    let mut settings = settings(options)?;
+    let protocol = text(&required(options, "protocol")?, "protocol")?;
+    let protocol = Protocol::named(&protocol).ok_or_else(|| {
+        PyValueError::new_err(format!("protocol must be 'netasync' or 'net.async', not {protocol:?}"))
+    })?;
+    let mut settings = settings(options, protocol)?;
     settings.reconnect = reconnect(&required(options, "reconnect")?)?;
     let checked = settings.check()?;
     let runtime = runtime_of(optional(options, "runtime")?.as_ref())?;
@@ -193,14 +198,15 @@ pub fn connect(py: Python<'_>, target: &Bound<'_, PyAny>, options: &Bound<'_, Py
 #[pyfunction]
 pub fn listen(py: Python<'_>, target: &Bound<'_, PyAny>, options: &Bound<'_, PyDict>) -> PyResult<Py<PyAny>> {
     let address = listen_target(target)?;
-    let capacity = accept_buffer(&required(options, "accept_buffer")?)?;
-    let checked = settings(options)?.check()?;
+    let accepting = accepting(options)?;
+    let (protocol, wire) = listen_protocol(options)?;
+    let checked = settings(options, protocol)?.check()?;
     let runtime = runtime_of(optional(options, "runtime")?.as_ref())?;
     if runtime.is_shut_down() {
         return Err(shut_down_error(py));
     }
     let socket = net::bind(address).map_err(|error| bind_error(&error, &address.to_string()))?;
-    let listener = Listener::new(socket.address()?, checked, capacity);
+    let listener = Listener::new(socket.address()?, checked, accepting, wire);
     py.detach(|| runtime.listen(socket, &listener)).map_err(|_| shut_down_error(py))?;
     listening::face(py, ListenerCore::new(listener), Face::Task)
 }
@@ -217,7 +223,7 @@ pub fn defaults<'py>(py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
     let buffer = Buffer::of(Policy::Fixed, Integer(knobs::BUFFER_COUNT as i64), None)?;
     table.set_item("read_buffer", buffer)?;
     table.set_item("write_buffer", buffer)?;
-    table.set_item("protocol", knobs::PROTOCOL)?;
+    table.set_item("protocol", knobs::PROTOCOL.name())?;
     table.set_item("name", py.None())?;
     table.set_item("runtime", py.None())?;
     table.set_item("nodelay", knobs::NODELAY)?;
@@ -231,6 +237,7 @@ pub fn defaults<'py>(py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
     table.set_item("reconnect", backoff)?;
     table.set_item("local_address", py.None())?;
     table.set_item("accept_buffer", knobs::ACCEPT_BUFFER)?;
+    table.set_item("max_connections", py.None())?;
     table.set_item("shutdown_timeout", knobs::SHUTDOWN_TIMEOUT)?;
     Ok(table)
 }
@@ -241,12 +248,20 @@ pub fn reasons() -> Vec<&'static str> {
     Reason::ALL.iter().map(|reason| reason.name()).collect()
 }
 
-fn settings(options: &Bound<'_, PyDict>) -> PyResult<Settings> {
-    let protocol = text(&required(options, "protocol")?, "protocol")?;
-    if protocol != knobs::PROTOCOL {
-        let text = format!("protocol must be {:?}, not {protocol:?}", knobs::PROTOCOL);
-        return Err(PyValueError::new_err(text));
+/// With `"auto"` each connection speaks what its dialler speaks.
+fn listen_protocol(options: &Bound<'_, PyDict>) -> PyResult<(Protocol, Wire)> {
+    let name = text(&required(options, "protocol")?, "protocol")?;
+    match (name.as_str(), Protocol::named(&name)) {
+        ("auto", _) => Ok((Protocol::Native, Wire::Either)),
+        (_, Some(protocol)) => Ok((protocol, Wire::One(protocol))),
+        _ => {
+            let text = format!("protocol must be 'netasync', 'net.async' or 'auto', not {name:?}");
+            Err(PyValueError::new_err(text))
+        }
     }
+}
+
+fn settings(options: &Bound<'_, PyDict>, protocol: Protocol) -> PyResult<Settings> {
     Ok(Settings {
         heartbeat_interval: number(&required(options, "heartbeat_interval")?, "heartbeat_interval")?,
         heartbeat_timeout: optional(options, "heartbeat_timeout")?
@@ -259,6 +274,7 @@ fn settings(options: &Bound<'_, PyDict>) -> PyResult<Settings> {
         write_buffer: buffer(&required(options, "write_buffer")?, "write_buffer")?,
         nodelay: truth(&required(options, "nodelay")?, "nodelay")?,
         cork: truth(&required(options, "cork")?, "cork")?,
+        protocol,
         reconnect: None,
         name: optional(options, "name")?.map(|value| text(&value, "name")).transpose()?,
     })
@@ -297,12 +313,10 @@ fn host_and_port(target: &Bound<'_, PyAny>, rule: &str) -> PyResult<(String, i64
     Ok((host.to_cow()?.into_owned(), integer(&port, "port")?))
 }
 
-fn accept_buffer(value: &Bound<'_, PyAny>) -> PyResult<usize> {
-    let buffer = buffer(value, "accept_buffer")?;
-    if buffer.is_lossy() {
-        return Err(PyValueError::new_err("accept_buffer must be a number or Buffer.fixed(…)"));
-    }
-    Ok(buffer.count)
+fn accepting(options: &Bound<'_, PyDict>) -> PyResult<Accepting> {
+    let most = optional(options, "max_connections")?;
+    let most = most.map(|value| integer(&value, "max_connections")).transpose()?;
+    Ok(Accepting::new(buffer(&required(options, "accept_buffer")?, "accept_buffer")?, most)?)
 }
 
 fn buffer(value: &Bound<'_, PyAny>, name: &str) -> PyResult<knobs::Buffer> {

@@ -103,8 +103,7 @@ pub fn block_on(
     loop {
         let left = until.map(|until| until.saturating_sub(clock::now()));
         if left == Some(Duration::ZERO) {
-            let limit = limit.unwrap_or_default().as_secs_f64();
-            return Err(PyTimeoutError::new_err(format!("nothing within {limit} s")));
+            return Err(nothing_within(limit.unwrap_or_default()));
         }
         match next {
             Poll::Ready(value) => return Ok(value),
@@ -123,4 +122,9 @@ pub fn block_on(
             return Ok(value);
         }
     }
+}
+
+/// `timeout=` is over.
+pub fn nothing_within(limit: Duration) -> PyErr {
+    PyTimeoutError::new_err(format!("nothing within {} s", limit.as_secs_f64()))
 }

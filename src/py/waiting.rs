@@ -3,19 +3,24 @@
 
 use std::cell::Cell;
 use std::sync::Arc;
+use std::time::Duration;
 
 use pyo3::exceptions::{PyBaseException, PyRuntimeError};
 use pyo3::intern;
 use pyo3::prelude::*;
 
 use super::bridge::Bridge;
+use super::callback::{Callback, Task};
 use super::convert::stop_iteration;
 use super::forked::check;
 use super::operation::{Operation, Poll};
+use super::park::nothing_within;
 use super::waiter::{LoopWaiter, Waiter};
+use crate::link::clock;
 use crate::link::fork::Birth;
 use crate::link::wake::Waker;
 use crate::link::write::From;
+use crate::proto::Moment;
 
 /// Calls in a row that may succeed without waiting; then one bare yield, so that a firehose cannot
 /// starve the loop (at 128 this cost 13–18 %).
@@ -46,35 +51,95 @@ pub struct Await {
     waiter: Option<Arc<LoopWaiter>>,
     /// The caller has just tried in vain: waiting comes first, and tries again under the lock.
     was_tried: bool,
+    limit: Option<Limit>,
+}
+
+/// `timeout=` of an awaited call.
+struct Limit {
+    length: Duration,
+    until: Moment,
+    /// The loop's timer, while a task waits.
+    timer: Option<Py<PyAny>>,
 }
 
 impl Await {
     pub fn new(operation: Operation) -> Self {
-        Self { birth: Birth::here(), operation, waiter: None, was_tried: false }
+        Self { birth: Birth::here(), operation, waiter: None, was_tried: false, limit: None }
     }
 
     /// For an operation that was tried in vain, or not at all because the turn was over.
     pub fn after_a_try(operation: Operation) -> Self {
-        Self { birth: Birth::here(), operation, waiter: None, was_tried: true }
+        Self { birth: Birth::here(), operation, waiter: None, was_tried: true, limit: None }
+    }
+
+    /// With a time after which it raises `TimeoutError`, from now on.
+    pub fn within(operation: Operation, limit: Option<Duration>) -> Self {
+        let mut waiting = Self::new(operation);
+        waiting.limit = limit.map(|length| Limit { length, until: clock::now().saturating_add(length), timer: None });
+        waiting
     }
 
     /// The wait is over and nothing was taken: whoever waits next is told, if this one was told already.
     fn give_up(&mut self) {
-        if let Some(waiter) = self.waiter.take().filter(|_| self.birth.is_here()) {
+        if !self.birth.is_here() {
+            // What waits belongs to the parent.
+            self.waiter = None;
+            return;
+        }
+        self.stop_timer();
+        if let Some(waiter) = self.waiter.take() {
             waiter.forget();
             self.operation.disarm(&(waiter as Waker));
         }
     }
 
-    /// The task runs again. One that nobody has woken leaves its place first.
-    fn resume(&mut self) {
-        let Some(waiter) = self.waiter.take() else {
-            return;
-        };
-        if !waiter.is_done() {
-            waiter.forget();
-            self.operation.disarm(&(waiter as Waker));
+    /// Something was taken, by a wake or without one.
+    fn settle(&mut self) {
+        if let Some(waiter) = self.waiter.take() {
+            self.operation.settle(&(waiter as Waker));
         }
+    }
+
+    /// The task runs again. One that nobody has woken leaves its place first; one that was keeps its wake
+    /// until it has tried, to pass it on should it be cancelled before that.
+    fn resume(&mut self) {
+        self.stop_timer();
+        if self.waiter.as_ref().is_some_and(|waiter| !waiter.is_done()) {
+            self.give_up();
+        }
+    }
+
+    /// Notes a waiter wherever it is to be woken. None when another try would not be in vain.
+    fn arm(&mut self, py: Python<'_>) -> PyResult<Option<Arc<LoopWaiter>>> {
+        let no_loop = || PyRuntimeError::new_err("no running event loop");
+        let bridge = Bridge::running(py)?.ok_or_else(no_loop)?;
+        let waiter = LoopWaiter::new(&bridge);
+        let waker: Waker = Arc::clone(&waiter) as Waker;
+        if !self.operation.arm(py, &bridge, &waker)? {
+            return Ok(None);
+        }
+        self.waiter = Some(Arc::clone(&waiter));
+        if let Some(limit) = &mut self.limit {
+            let left = limit.until.saturating_sub(clock::now()).as_secs_f64();
+            let callback = Callback { bridge: Arc::clone(&bridge), task: Task::TimedOut(Arc::clone(&waiter)) };
+            let timer = bridge.event_loop(py)?.call_method1(intern!(py, "call_later"), (left, callback))?;
+            limit.timer = Some(timer.unbind());
+        }
+        Ok(Some(waiter))
+    }
+
+    fn stop_timer(&mut self) {
+        let Some(timer) = self.limit.as_mut().and_then(|limit| limit.timer.take()) else { return };
+        Python::attach(|py| {
+            if let Err(error) = timer.call_method0(py, intern!(py, "cancel")) {
+                error.write_unraisable(py, Some(timer.bind(py)));
+            }
+        });
+    }
+
+    /// How long it was to wait, if that is over.
+    fn overrun(&self) -> Option<Duration> {
+        self.limit.as_ref().filter(|limit| clock::now() >= limit.until).map(|limit| limit.length)
     }
 }
 
@@ -98,22 +163,22 @@ impl Await {
         }
         loop {
             if !std::mem::take(&mut self.was_tried) {
-                match self.operation.poll(py, From::Loop)? {
+                let polled = self.operation.poll(py, From::Loop);
+                match polled.inspect_err(|_| self.give_up())? {
                     Poll::Ready(value) => {
+                        self.settle();
                         spend();
                         return stop_iteration(py, value);
                     }
                     Poll::Yield => return Ok(Some(py.None())),
-                    Poll::Pending => {}
+                    Poll::Pending => self.give_up(),
                 }
             }
-            let no_loop = || PyRuntimeError::new_err("no running event loop");
-            let bridge = Bridge::running(py)?.ok_or_else(no_loop)?;
-            let waiter = LoopWaiter::new(&bridge);
-            let waker: Waker = Arc::clone(&waiter) as Waker;
-            if self.operation.arm(py, &bridge, &waker)? {
+            if let Some(limit) = self.overrun() {
+                return Err(nothing_within(limit));
+            }
+            if let Some(waiter) = self.arm(py)? {
                 begin_turn();
-                self.waiter = Some(Arc::clone(&waiter));
                 return Ok(Some(Py::new(py, Waiter::new(waiter))?.into_any()));
             }
         }

@@ -43,6 +43,10 @@ pub struct Application {
     pub number: u32,
     /// Numbers for which `send` said True, in order.
     pub accepted: Vec<u32>,
+    /// Messages taken.
+    pub taken: u64,
+    /// What the values said was lost.
+    pub lost: u64,
 }
 
 impl Application {
@@ -58,6 +62,8 @@ impl Application {
             is_over: false,
             number: 0,
             accepted: Vec::new(),
+            taken: 0,
+            lost: 0,
         }
     }
 
@@ -87,9 +93,13 @@ impl Application {
             }
             Some(Front::Message(payload)) => {
                 self.owed += u32::from(self.echoes);
+                self.taken += 1;
                 decode(payload)
             }
-            Some(Front::Event(Event::Connected(_))) => Seen::Connected,
+            Some(Front::Event(Event::Connected(connected))) => {
+                self.lost += connected.lost;
+                Seen::Connected
+            }
             Some(Front::Event(Event::Disconnected(down))) => Seen::Disconnected(down.reason),
             Some(Front::Event(Event::Closed(closed))) => {
                 self.is_over = true;
@@ -132,9 +142,14 @@ pub fn encode(stream: u32, number: u32, longest: usize) -> Vec<u8> {
     payload
 }
 
-fn decode(payload: &[u8]) -> Seen {
+/// Which handle wrote it, and the how manyth it is.
+pub fn identify(payload: &[u8]) -> (u32, u32) {
     let word = |at: usize| u32::from_be_bytes(payload[at..at + 4].try_into().unwrap());
-    let (stream, number) = (word(0), word(4));
+    (word(0), word(4))
+}
+
+fn decode(payload: &[u8]) -> Seen {
+    let (stream, number) = identify(payload);
     for (at, byte) in payload[8..].iter().enumerate() {
         assert_eq!(*byte, filler(stream, number, at), "a message arrives as it was sent");
     }

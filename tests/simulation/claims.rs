@@ -6,7 +6,8 @@ use netasync::proto::classic::encode_header;
 use netasync::proto::endpoint::{Phase, Role};
 use netasync::proto::events::Reason;
 use netasync::proto::halves::{Front, Receiver};
-use netasync::proto::options::{Buffer, Options, Policy, Retry, Settings};
+use netasync::proto::options::{Buffer, Options, Policy, Protocol, Retry, Settings};
+use netasync::proto::wire::Numbers;
 
 use crate::application::{Reading, Writing};
 use crate::end::End;
@@ -24,6 +25,7 @@ fn options() -> Options {
         heartbeat_timeout: Some(TIMEOUT.as_secs_f64()),
         close_timeout: CLOSE_TIMEOUT.as_secs_f64(),
         reconnect: Retry::fixed(0.25).ok(),
+        protocol: Protocol::Classic,
         ..Settings::default()
     };
     settings.check().unwrap()
@@ -300,7 +302,7 @@ fn a_frame_cut_at_any_offset_never_gives_a_partial_message() {
     let whole = frame(&[7; 1024]);
     for offset in 0..=whole.len() {
         let mut receiver = receiver(10);
-        receiver.feed(&whole[..offset], Duration::ZERO);
+        receiver.feed(&whole[..offset], Numbers::default(), Duration::ZERO);
         let is_partial = offset != 0 && offset != whole.len();
         assert_eq!(receiver.link_down(), is_partial);
         assert_eq!(receiver.front().is_some(), offset == whole.len());
@@ -310,7 +312,7 @@ fn a_frame_cut_at_any_offset_never_gives_a_partial_message() {
 #[test]
 fn a_dripped_frame_ends_its_link_at_the_frame_deadline() {
     let mut receiver = receiver(10);
-    receiver.feed(&encode_header(1_000_000), Duration::ZERO);
+    receiver.feed(&encode_header(1_000_000), Numbers::default(), Duration::ZERO);
     let mut now = Duration::ZERO;
     loop {
         now += Duration::from_millis(500);
@@ -318,7 +320,7 @@ fn a_dripped_frame_ends_its_link_at_the_frame_deadline() {
             assert_eq!(reason, Reason::SlowFrame);
             break;
         }
-        receiver.feed(&[1], now);
+        receiver.feed(&[1], Numbers::default(), now);
     }
     assert!(now >= TIMEOUT && now <= TIMEOUT + Duration::from_millis(500));
 }
@@ -330,7 +332,7 @@ fn an_honest_slow_link_is_not_slow() {
     for (tenth, chunk) in whole.chunks(1024).enumerate() {
         let now = Duration::from_millis(100) * u32::try_from(tenth).unwrap();
         assert_eq!(receiver.judge(now), None);
-        receiver.feed(chunk, now);
+        receiver.feed(chunk, Numbers::default(), now);
     }
     assert!(receiver.has_message());
 }
@@ -345,7 +347,7 @@ fn ten_thousand_frames_cut_a_thousand_ways_are_the_same_messages() {
         let (mut rest, longest) = (&stream[..], random.size(2, 3000));
         while !rest.is_empty() {
             let cut = random.size(1, longest).min(rest.len());
-            receiver.feed(&rest[..cut], Duration::ZERO);
+            receiver.feed(&rest[..cut], Numbers::default(), Duration::ZERO);
             rest = &rest[cut..];
         }
         for payload in &payloads {

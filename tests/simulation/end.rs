@@ -1,25 +1,22 @@
 //! One end, composed of what ships: the two halves and the endpoint, its orders executed on the
-//! simulated network as the real link executes them on sockets.
+//! simulated network as the real link executes them on sockets. How it reads and writes stands in
+//! `traffic.rs`, what must hold of it in `bounds.rs`.
 
 use std::time::Duration;
 
 use netasync::proto::Moment;
 use netasync::proto::account::Stats;
-use netasync::proto::classic::{Fault, HEADER, encode_header};
-use netasync::proto::endpoint::{Endpoint, Facts, Input, Order, Phase, Role, State};
-use netasync::proto::events::Reason;
-use netasync::proto::halves::{Receiver, Sender};
-use netasync::proto::options::{Buffer, Options, Policy};
-use netasync::proto::outbox::Push;
+use netasync::proto::endpoint::{Endpoint, Facts, Input, Order, Phase, Role};
+use netasync::proto::events::{Connected, Event, Reason};
+use netasync::proto::halves::{Opened, Receiver, Sender};
+use netasync::proto::options::{Options, Protocol};
+use netasync::proto::wire::{Goodbye, Numbers};
 
-use crate::application::{Application, encode};
-use crate::network::{Network, Read, Side};
+use crate::application::Application;
+use crate::greeting::{Asked, Greeted};
+use crate::network::{Network, Side};
 use crate::random::Random;
-
-/// A read of the socket brings at most this much.
-pub const READ: usize = 2048;
-/// Messages are at most this long.
-pub const LONGEST: usize = 6000;
+use crate::tap::Tap;
 
 #[derive(Debug)]
 pub struct Link {
@@ -30,9 +27,24 @@ pub struct Link {
     pub is_heard: bool,
     /// Our stream is to end; a half-written heartbeat still goes out before, or the peer would take
     /// the end for a cut.
-    is_ending: bool,
+    pub is_ending: bool,
     /// The last moment that counts for silence: link up, bytes read, reading resumed.
-    heard: Moment,
+    pub heard: Moment,
+    /// A write has failed; why is found by reading.
+    pub has_failed: bool,
+    /// The network took less than it was offered.
+    pub is_stalled: bool,
+    /// Since when it has taken nothing of what it was offered.
+    pub stuck_since: Option<Moment>,
+    /// Since when there is news that the peer has not been told, though the network would take it.
+    pub untold_since: Option<Moment>,
+}
+
+/// A link that is up and not installed yet.
+pub struct Dialed {
+    pub wire: usize,
+    pub side: Side,
+    pub greeted: Option<Greeted>,
 }
 
 pub struct End {
@@ -43,8 +55,13 @@ pub struct End {
     pub sender: Sender,
     pub options: Options,
     pub link: Option<Link>,
-    /// Since when a dial is under way.
+    /// Since when a dial is under way, and the greeting that it has come to.
     pub dialling: Option<Moment>,
+    pub asked: Option<Asked>,
+    pub greetings: u32,
+    dialed: Option<Dialed>,
+    /// What went out on each link that there was, by its wire.
+    pub taps: Vec<(usize, Tap)>,
     pub application: Application,
     /// Its process does not exist any more.
     pub is_gone: bool,
@@ -54,7 +71,9 @@ pub struct End {
     pub is_doomed: bool,
     pub closing_since: Option<Moment>,
     pub ended_at: Option<Moment>,
-    random: Random,
+    /// When what was consumed must be told.
+    pub tell_by: Option<Moment>,
+    pub random: Random,
 }
 
 impl End {
@@ -75,12 +94,17 @@ impl End {
             options: options.clone(),
             link: None,
             dialling: None,
+            asked: None,
+            greetings: 0,
+            dialed: None,
+            taps: Vec::new(),
             application,
             is_gone: false,
             verdicts: Vec::new(),
             is_doomed: false,
             closing_since: None,
             ended_at: None,
+            tell_by: None,
             random,
         }
     }
@@ -93,6 +117,10 @@ impl End {
         self.phase() == Phase::Ended
     }
 
+    pub fn is_native(&self) -> bool {
+        self.options.protocol == Protocol::Native
+    }
+
     pub fn stats(&self) -> Stats {
         let mut stats = Stats::default();
         self.receiver.account(&mut stats);
@@ -102,19 +130,20 @@ impl End {
     }
 
     /// The link is up on this side.
-    pub fn linked(&mut self, wire: usize, side: Side, input: Input, network: &mut Network, now: Moment) {
+    pub fn linked(&mut self, dialed: Dialed, input: Input, network: &mut Network, now: Moment) {
         self.dialling = None;
+        self.asked = None;
         self.is_doomed = false;
-        self.receiver.link_up(&self.options, now);
-        self.sender.link_up(now);
-        self.link = Some(Link {
-            wire,
-            side,
-            is_reading: self.receiver.wants_bytes(),
-            is_heard: false,
-            is_ending: false,
-            heard: now,
-        });
+        self.dialed = Some(dialed);
+        self.step(input, network, now);
+    }
+
+    /// As `linked` is, but there is none.
+    pub fn failed(&mut self, input: Input, network: &mut Network, now: Moment) {
+        self.dialling = None;
+        if let Some(asked) = self.asked.take() {
+            network.close(asked.wire, 0, now);
+        }
         self.step(input, network, now);
     }
 
@@ -143,11 +172,7 @@ impl End {
         {
             self.verdicts.push((now, fault.reason));
         }
-        let facts = Facts {
-            queued: self.sender.queued(),
-            owes_answer: self.receiver.has_message() || self.application.owed > 0,
-            brought_message: self.receiver.link_brought_message(),
-        };
+        let facts = self.facts();
         let was_ended = self.is_ended();
         let orders = self.endpoint.step(input, facts, now);
         if self.is_ended() {
@@ -155,18 +180,68 @@ impl End {
         }
         for order in orders {
             assert!(!was_ended, "nothing is ordered after the end");
-            match order {
-                Order::Dial => {
-                    assert!(self.link.is_none() && self.dialling.is_none());
-                    self.dialling = Some(now);
-                }
-                Order::HangUp => self.hang_up(network, now),
-                Order::EndStream => {
-                    assert_eq!(facts.queued, 0, "the stream ends behind the last message");
-                    self.end_stream(network);
-                }
-                Order::Deliver(event) => self.receiver.push_event(event),
+            self.obey(order, facts, network, now);
+        }
+    }
+
+    fn facts(&self) -> Facts {
+        Facts {
+            queued: self.sender.queued(),
+            unconfirmed: self.sender.unconfirmed(),
+            has_said_close: self.sender.has_closed(),
+            owes_answer: self.receiver.has_message() || self.application.owed > 0,
+            brought_message: self.receiver.link_brought_message(),
+        }
+    }
+
+    fn obey(&mut self, order: Order, facts: Facts, network: &mut Network, now: Moment) {
+        match order {
+            Order::Dial => {
+                assert!(self.link.is_none() && self.dialling.is_none());
+                self.dialling = Some(now);
             }
+            Order::HangUp => self.hang_up(network, now),
+            Order::EndStream => {
+                assert_eq!(facts.queued, 0, "the stream ends behind the last message");
+                self.end_stream(network);
+            }
+            Order::SayClose { goodbye, after } => {
+                self.sender.close(goodbye, after);
+                self.write(network, now);
+            }
+            Order::Blame(goodbye) => self.blame(&goodbye, network),
+            Order::Deliver(event) => match (event, self.dialed.take()) {
+                (Event::Connected(connected), Some(dialed)) => self.install(connected, dialed, now),
+                (event, _) => self.receiver.push_event(event),
+            },
+        }
+    }
+
+    /// Its value stands in front of everything that the link will bring.
+    fn install(&mut self, mut connected: Connected, dialed: Dialed, now: Moment) {
+        let Dialed { wire, side, greeted } = dialed;
+        let agreement = greeted.as_ref().map(|greeted| &greeted.agreement);
+        let first_by = greeted.as_ref().map(|greeted| greeted.first_by);
+        self.receiver.link_up(&self.options, Opened { agreement, first_by, now });
+        let announced = Numbers { consumed: 0, credit: greeted.as_ref().map_or(0, |greeted| greeted.credit) };
+        connected.lost = self.sender.link_up(agreement, announced, now);
+        self.receiver.push_event(Event::Connected(connected));
+        self.taps.push((wire, Tap::new(self.options.protocol, announced)));
+        self.link = Some(Link {
+            wire,
+            side,
+            is_reading: self.receiver.wants_bytes(),
+            is_heard: false,
+            is_ending: false,
+            heard: now,
+            has_failed: false,
+            is_stalled: false,
+            stuck_since: None,
+            untold_since: None,
+        });
+        let rest = greeted.map(|greeted| greeted.rest).unwrap_or_default();
+        if !rest.is_empty() {
+            self.fed(&rest, now);
         }
     }
 
@@ -174,6 +249,9 @@ impl End {
         self.dialling = None;
         self.receiver.link_down();
         self.sender.link_down();
+        if let Some(asked) = self.asked.take() {
+            network.close(asked.wire, 0, now);
+        }
         if let Some(link) = self.link.take() {
             network.close(link.wire, link.side, now);
         }
@@ -186,6 +264,22 @@ impl End {
                 network.end_stream(link.wire, link.side);
             }
         }
+    }
+
+    fn blame(&mut self, goodbye: &Goodbye, network: &mut Network) {
+        let Some(link) = self.link.as_ref().filter(|link| !link.has_failed && !link.is_stalled) else {
+            return;
+        };
+        if let Some(frame) = self.sender.last_word(goodbye) {
+            let taken = network.write(link.wire, link.side, &frame).unwrap_or(0);
+            self.tap().took(&frame[..taken]);
+        }
+    }
+
+    /// What went out on the newest link.
+    pub fn tap(&mut self) -> &mut Tap {
+        let (_, tap) = self.taps.last_mut().expect("there has been a link");
+        tap
     }
 
     /// The process ends: its kernel closes what it leaves behind.
@@ -207,162 +301,21 @@ impl End {
     /// Does all that can be done at this moment; whether anything happened.
     pub fn run(&mut self, network: &mut Network, now: Moment) -> bool {
         let mut has_moved = self.read(network, now);
-        has_moved |= self.application.take(&mut self.receiver, now) > 0;
+        has_moved |= self.take(now);
         has_moved |= self.produce(network, now);
         has_moved |= self.write(network, now);
+        has_moved |= self.hear_goodbye(network, now);
         self.heartbeat(network, now);
+        self.tell_if_due(network, now);
         // A look has just been made.
-        if let Some(reason) = self.verdict(now) {
-            self.broke(reason, network, now);
+        if let Some(fault) = self.verdict(now) {
+            self.step(Input::Broke(fault), network, now);
             has_moved = true;
         }
         let before = self.phase();
         self.step(Input::Looked, network, now);
+        self.note_news(now);
         has_moved | (before != self.phase())
-    }
-
-    fn verdict(&self, now: Moment) -> Option<Reason> {
-        let link = self.link.as_ref()?;
-        if let Some(fault) = self.receiver.fault() {
-            return Some(fault.reason);
-        }
-        let verdict = (!link.is_heard).then(|| self.receiver.judge(now)).flatten()?;
-        assert!(link.is_reading, "who does not read judges nobody");
-        Some(verdict)
-    }
-
-    fn broke(&mut self, reason: Reason, network: &mut Network, now: Moment) {
-        let detail = String::new();
-        self.step(Input::Broke(Fault { reason, detail }), network, now);
-    }
-
-    fn read(&mut self, network: &mut Network, now: Moment) -> bool {
-        let mut has_moved = false;
-        while let Some(link) = &mut self.link {
-            if !link.is_reading && self.receiver.wants_bytes_again() {
-                link.is_reading = true;
-                link.heard = now;
-                self.receiver.resume(now);
-            }
-            if !link.is_reading || link.is_heard || self.receiver.fault().is_some() {
-                break;
-            }
-            let limit = self.random.size(1, READ);
-            match network.read(link.wire, link.side, limit) {
-                Read::Nothing => break,
-                Read::Bytes(bytes) => {
-                    link.heard = now;
-                    self.receiver.feed(&bytes, now);
-                    link.is_reading = self.receiver.wants_bytes();
-                }
-                Read::Reset => self.broke(Reason::Reset, network, now),
-                Read::Eof => {
-                    link.is_heard = true;
-                    if self.receiver.link_down() {
-                        self.broke(Reason::Truncated, network, now);
-                    } else {
-                        self.step(Input::Eof, network, now);
-                    }
-                }
-            }
-            has_moved = true;
-            network.advance(now);
-        }
-        has_moved
-    }
-
-    /// The application sends what it wants to send.
-    fn produce(&mut self, network: &mut Network, now: Moment) -> bool {
-        if self.is_ended() || self.closing_since.is_some() {
-            // `send` raises; the application stops.
-            self.application.writing.left = 0;
-            self.application.owed = 0;
-            return false;
-        }
-        let mut has_moved = false;
-        while self.application.due(now) > 0 {
-            let number = self.application.number;
-            let payload = encode(self.stream, number, self.application.writing.longest);
-            let push = self.send(&payload, network, now);
-            let Some(push) = push.filter(|push| *push != Push::Full) else {
-                assert!(push.is_none() || !self.sender.has_room());
-                self.application.next_write = now + self.application.writing.period;
-                break;
-            };
-            has_moved = true;
-            self.application.number += 1;
-            if push == Push::Accepted {
-                self.application.accepted.push(number);
-            }
-            self.sent(now);
-        }
-        has_moved
-    }
-
-    fn sent(&mut self, now: Moment) {
-        let application = &mut self.application;
-        if application.owed > 0 {
-            application.owed -= 1;
-            return;
-        }
-        application.writing.left -= 1;
-        if application.writing.left.is_multiple_of(application.writing.burst) {
-            application.next_write = now + application.writing.period;
-        }
-    }
-
-    /// Past the empty queue where that is possible, as the fast path does. None: the link has failed.
-    fn send(&mut self, payload: &[u8], network: &mut Network, now: Moment) -> Option<Push> {
-        let may_pass = self.sender.is_empty() && self.random.one_in(2);
-        let Some(link) = self.link.as_ref().filter(|link| may_pass && !link.is_ending) else {
-            return Some(self.sender.push(payload));
-        };
-        let frame = [&encode_header(payload.len())[..], payload].concat();
-        let Some(written) = network.write(link.wire, link.side, &frame) else {
-            self.broke(Reason::Reset, network, now);
-            return None;
-        };
-        if written == 0 {
-            return Some(self.sender.push(payload));
-        }
-        self.sender.passed(payload, written, now);
-        network.advance(now);
-        Some(Push::Accepted)
-    }
-
-    fn write(&mut self, network: &mut Network, now: Moment) -> bool {
-        let mut has_moved = false;
-        while let Some(link) = &self.link {
-            let unsent = self.sender.unsent();
-            let part = if unsent[0].is_empty() { unsent[1] } else { unsent[0] };
-            if part.is_empty() {
-                if link.is_ending {
-                    network.end_stream(link.wire, link.side);
-                }
-                break;
-            }
-            match network.write(link.wire, link.side, part) {
-                Some(0) => break,
-                Some(written) => self.sender.wrote(written, now),
-                None => self.broke(Reason::Reset, network, now),
-            }
-            has_moved = true;
-            network.advance(now);
-        }
-        has_moved
-    }
-
-    fn heartbeat(&mut self, network: &mut Network, now: Moment) {
-        let Some(link) = self.link.as_ref().filter(|link| !link.is_ending) else {
-            return;
-        };
-        let Some(heartbeat) = self.sender.heartbeat(now) else {
-            return;
-        };
-        match network.write(link.wire, link.side, heartbeat) {
-            Some(written) => self.sender.heartbeat_passed(written, now),
-            None => self.broke(Reason::Reset, network, now),
-        }
     }
 
     /// When it must be run although nothing comes.
@@ -372,50 +325,17 @@ impl End {
             if !link.is_heard {
                 dues.push(self.receiver.deadline());
             }
-            if !link.is_ending && self.sender.is_empty() {
+            let may_speak = if self.is_native() { !link.is_stalled } else { self.sender.is_empty() };
+            if !link.is_ending && may_speak {
                 dues.push(Some(self.sender.heartbeat_deadline()));
             }
+            dues.extend([self.sender.stall_deadline(), self.tell_by]);
         }
         dues.into_iter().flatten().min()
     }
 
-    /// What holds at every quiet moment. `allowance` is how long this process stood still.
-    pub fn check(&self, now: Moment, allowance: Duration) {
-        let stats = self.stats();
-        assert!(stats.balances(), "{stats:?}");
-        self.check_bounds(&stats);
-        if let Some(since) = self.closing_since {
-            let limit = since + self.options.close_timeout + allowance;
-            assert!(now < limit || self.is_ended(), "closing ends within close_timeout");
-            assert!(matches!(self.endpoint.state(), State::Closing | State::Closed));
-        }
-        if self.is_ended() {
-            assert!(self.link.is_none() && self.dialling.is_none());
-            assert!(self.receiver.is_closed());
-        }
-        if let Some(link) = self.link.as_ref().filter(|link| link.is_reading && !link.is_heard) {
-            let limit = link.heard + self.options.heartbeat_timeout;
-            assert!(now < limit || allowance > Duration::ZERO, "a silent peer is found at once");
-        }
+    /// How long its kernel may refuse everything before it must have found out.
+    pub fn patience(&self) -> Duration {
+        self.options.heartbeat_timeout
     }
-
-    fn check_bounds(&self, stats: &Stats) {
-        let (read, write) = (self.options.read_buffer, self.options.write_buffer);
-        let begun = 1;
-        assert!(stats.queued <= write.count as u64 + begun, "{stats:?}");
-        let slack = 2 * (LONGEST + HEADER) + 2 * HEADER;
-        let most = write.max_bytes + slack as u64;
-        assert!(self.sender.unsent_bytes() as u64 <= most);
-        // What one read brought beyond the limit stays when the link ends.
-        let beyond = if read.policy == Policy::Fixed { READ / 12 } else { 0 };
-        let links = usize::try_from(stats.links).unwrap();
-        let waiting = usize::try_from(stats.waiting).unwrap();
-        assert!(waiting <= read.count + beyond, "{stats:?}, {links} links");
-        let values = self.receiver.ready() - waiting;
-        assert!(values <= 7 * (waiting + 1), "{values} values for {waiting} messages");
-    }
-}
-
-pub fn lossless(buffer: Buffer) -> bool {
-    buffer.policy == Policy::Fixed
 }

@@ -3,12 +3,16 @@
 #![allow(clippy::unwrap_used)]
 
 mod application;
+mod bounds;
 mod claims;
 mod end;
 mod grammar;
+mod greeting;
 mod network;
 mod plan;
 mod random;
+mod tap;
+mod traffic;
 mod world;
 
 use std::ops::Range;

@@ -62,6 +62,8 @@ struct Pipe {
     has_fin: bool,
     is_reset: bool,
     reader: Reader,
+    /// The connection breaks when so many bytes more have arrived.
+    cut_in: Option<usize>,
 }
 
 impl Pipe {
@@ -76,6 +78,7 @@ impl Pipe {
             has_fin: false,
             is_reset: false,
             reader: Reader::Open,
+            cut_in: None,
         }
     }
 
@@ -98,18 +101,24 @@ pub struct Network {
     pub holes: [bool; 2],
     /// A host that is up answers strangers with a reset; one that is down answers nothing.
     pub is_server_host_up: bool,
+    /// The next connection breaks when so many bytes of that direction have arrived.
+    pub cut_next: Option<(Side, usize)>,
     wires: Vec<[Pipe; 2]>,
     random: Random,
 }
 
 impl Network {
     pub fn new(shape: Shape, random: Random) -> Self {
-        Self { shape, holes: [false; 2], is_server_host_up: true, wires: Vec::new(), random }
+        Self { shape, holes: [false; 2], is_server_host_up: true, cut_next: None, wires: Vec::new(), random }
     }
 
     /// A connection that has just been established.
     pub fn connect(&mut self) -> usize {
-        self.wires.push([Pipe::new(), Pipe::new()]);
+        let mut pipes = [Pipe::new(), Pipe::new()];
+        if let Some((direction, bytes)) = self.cut_next.take() {
+            pipes[direction].cut_in = Some(bytes);
+        }
+        self.wires.push(pipes);
         self.wires.len() - 1
     }
 
@@ -176,15 +185,22 @@ impl Network {
 
     /// Something in the middle resets the connection towards both.
     pub fn reset(&mut self, wire: usize) {
+        self.cut(wire);
+        for pipe in &mut self.wires[wire] {
+            if self.random.one_in(2) {
+                pipe.incoming.clear();
+            }
+        }
+    }
+
+    /// As `reset`, but whatever has arrived can be read.
+    fn cut(&mut self, wire: usize) {
         for pipe in &mut self.wires[wire] {
             pipe.outgoing.clear();
             pipe.flight.clear();
             pipe.flying = 0;
             pipe.fin = Fin::Sent;
             pipe.is_reset = true;
-            if self.random.one_in(2) {
-                pipe.incoming.clear();
-            }
         }
     }
 
@@ -262,8 +278,14 @@ impl Network {
     fn received(&mut self, wire: usize, direction: Side, piece: Piece) {
         let pipes = &mut self.wires[wire];
         match piece {
-            Piece::Bytes(bytes) => {
-                pipes[direction].incoming.extend(bytes);
+            Piece::Bytes(mut bytes) => {
+                let pipe = &mut pipes[direction];
+                bytes.truncate(pipe.cut_in.unwrap_or(usize::MAX));
+                pipe.cut_in = pipe.cut_in.map(|left| left - bytes.len());
+                pipe.incoming.extend(bytes);
+                if pipe.cut_in == Some(0) {
+                    self.cut(wire);
+                }
             }
             Piece::Fin => pipes[direction].has_fin = true,
             Piece::Reset => {

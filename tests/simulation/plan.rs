@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use netasync::proto::endpoint::{Phase, Role};
 use netasync::proto::events::Reason;
-use netasync::proto::options::{Buffer, Jitter, Options, Policy, Retry, Settings};
+use netasync::proto::options::{Buffer, Jitter, Options, Policy, Protocol, Retry, Settings};
 
 use crate::application::{Reading, Writing};
-use crate::end::{End, lossless};
+use crate::bounds::lossless;
+use crate::end::End;
 use crate::grammar::Seen;
 use crate::network::Shape;
 use crate::random::Random;
@@ -99,6 +100,7 @@ fn options(random: &mut Random, interval: u64, slowest: u64, is_healthy: bool) -
         read_buffer: buffer(random),
         write_buffer: buffer(random),
         reconnect: retry.ok().filter(|_| !is_once),
+        protocol: Protocol::Classic,
         ..Settings::default()
     };
     settings.check().unwrap()

@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use netasync::proto::Moment;
-use netasync::proto::classic::Fault;
 use netasync::proto::endpoint::{Input, Phase, Role, State};
-use netasync::proto::events::Reason;
-use netasync::proto::options::Options;
+use netasync::proto::events::{Fault, Reason};
+use netasync::proto::options::{Options, Protocol};
 
 use crate::application::{Application, Reading, Writing};
-use crate::end::End;
+use crate::end::{Dialed, End};
 use crate::grammar::{self, Seen};
+use crate::greeting::{Asked, Greeted, Guest};
 use crate::network::{Network, Shape, Side};
 use crate::random::Random;
 
@@ -61,6 +61,8 @@ pub struct World {
     frozen: [Duration; 2],
     /// Connections that the server's kernel has made and its process has not seen.
     backlog: Vec<usize>,
+    /// Connections that have not greeted yet.
+    guests: Vec<Guest>,
     script: Vec<(Moment, Act)>,
     /// Until when silence towards a side may be the network's, or a host's, doing.
     impaired_until: [Moment; 2],
@@ -85,6 +87,7 @@ impl World {
             frozen_until: [now; 2],
             frozen: [Duration::ZERO; 2],
             backlog: Vec::new(),
+            guests: Vec::new(),
             script: Vec::new(),
             impaired_until: [now; 2],
             is_hole: [false; 2],
@@ -179,7 +182,8 @@ impl World {
         if let Some(began) = self.dialler.dialling.filter(|_| !self.is_frozen(0)) {
             let answer = began + self.setup.shape.latency * 2;
             let limit = began + self.dialler.options.open_timeout;
-            dues.push(Some(if self.now < answer { answer } else { limit }));
+            let is_asking = self.dialler.asked.is_some();
+            dues.push(Some(if self.now < answer && !is_asking { answer } else { limit }));
         }
         if !self.is_frozen(0) {
             dues.push(self.dialler.next());
@@ -187,6 +191,7 @@ impl World {
         if !self.is_frozen(1) {
             let alive = self.accepted.iter().filter(|end| !end.is_gone);
             dues.extend(alive.map(End::next));
+            dues.extend(self.guests.iter().map(|guest| Some(guest.first_by)));
         }
         dues.into_iter().flatten().min()
     }
@@ -195,48 +200,96 @@ impl World {
         let Some(began) = self.dialler.dialling.filter(|_| !self.is_frozen(0)) else {
             return false;
         };
-        let now = self.now;
+        if self.dialler.asked.is_some() {
+            return self.ask();
+        }
+        let (now, limit) = (self.now, began + self.dialler.options.open_timeout);
         if now < began + self.setup.shape.latency * 2 {
             return false;
         }
         let is_reachable = !self.is_server_dead && self.network.holes == [false; 2];
-        let reason = if !is_reachable {
-            if now < began + self.dialler.options.open_timeout {
-                return false;
+        let reason = match (is_reachable, self.is_server_up) {
+            (true, true) => {
+                let wire = self.network.connect();
+                self.backlog.push(wire);
+                self.dialed(wire, limit);
+                return true;
             }
-            Reason::OpenTimeout
-        } else if self.is_server_up {
-            let wire = self.network.connect();
-            self.backlog.push(wire);
-            let peer = String::from("server");
-            self.dialler.linked(wire, 0, Input::Dialed { peer }, &mut self.network, now);
-            return true;
-        } else {
-            Reason::Refused
+            (true, false) => Reason::Refused,
+            (false, _) if now >= limit => Reason::OpenTimeout,
+            (false, _) => return false,
         };
-        let detail = String::new();
-        self.dialler.dialling = None;
-        let failed = Input::DialFailed(Fault { reason, detail });
-        self.dialler.step(failed, &mut self.network, now);
+        let failed = Input::DialFailed(Fault { reason, detail: String::new() });
+        self.dialler.failed(failed, &mut self.network, now);
+        true
+    }
+
+    /// TCP is up: on the original's wire that is all.
+    fn dialed(&mut self, wire: usize, limit: Moment) {
+        if self.setup.options[0].protocol == Protocol::Native {
+            self.dialler.greetings += 1;
+            let credit = self.dialler.receiver.first_credit();
+            self.dialler.asked = Some(Asked::new(&self.dialler.options, self.dialler.greetings, credit, wire, limit));
+            return;
+        }
+        let dialed = Dialed { wire, side: 0, greeted: None };
+        self.dialler.linked(dialed, Input::Dialed { peer: String::from("server") }, &mut self.network, self.now);
+    }
+
+    /// The dialler's greeting goes on.
+    fn ask(&mut self) -> bool {
+        let (network, now) = (&mut self.network, self.now);
+        let Some(asked) = &mut self.dialler.asked else { return false };
+        let wire = asked.wire;
+        match asked.run(network, now) {
+            None => return false,
+            Some(Ok(greeted)) => {
+                let dialed = Dialed { wire, side: 0, greeted: Some(greeted) };
+                self.dialler.linked(dialed, Input::Dialed { peer: String::from("server") }, network, now);
+            }
+            Some(Err(failure)) => {
+                assert!(!failure.is_lasting, "{:?} at a greeting of our own", failure.fault);
+                self.dialler.failed(Input::DialFailed(failure.fault), network, now);
+            }
+        }
         true
     }
 
     fn accept(&mut self) -> bool {
-        if self.is_frozen(1) || self.backlog.is_empty() {
+        if self.is_frozen(1) {
             return false;
         }
+        let mut has_moved = false;
         for wire in std::mem::take(&mut self.backlog) {
-            let stream = u32::try_from(self.accepted.len() + 1).unwrap();
-            let setup = &self.setup;
-            let mut application = Application::new(setup.reading[1], setup.writing[1], setup.echoes);
-            application.next_write = self.now;
-            let (options, random) = (&setup.options[1], self.random.split());
-            let mut end = End::new(Role::Accepted, stream, options, application, random, self.now);
-            let peer = String::from("client");
-            end.linked(wire, 1, Input::Started { peer }, &mut self.network, self.now);
-            self.accepted.push(end);
+            has_moved = true;
+            match self.setup.options[1].protocol {
+                Protocol::Classic => self.accepted(wire, None),
+                Protocol::Native => self.guests.push(Guest::new(&self.setup.options[1], wire, self.now)),
+            }
         }
-        true
+        for mut guest in std::mem::take(&mut self.guests) {
+            match guest.run(&self.setup.options[1], &mut self.network, self.now) {
+                None => self.guests.push(guest),
+                Some(None) => self.network.close(guest.wire, 1, self.now),
+                Some(Some(greeted)) => {
+                    has_moved = true;
+                    self.accepted(guest.wire, Some(greeted));
+                }
+            }
+        }
+        has_moved
+    }
+
+    fn accepted(&mut self, wire: usize, greeted: Option<Greeted>) {
+        let stream = u32::try_from(self.accepted.len() + 1).unwrap();
+        let setup = &self.setup;
+        let mut application = Application::new(setup.reading[1], setup.writing[1], setup.echoes);
+        application.next_write = self.now;
+        let (options, random) = (&setup.options[1], self.random.split());
+        let mut end = End::new(Role::Accepted, stream, options, application, random, self.now);
+        let (dialed, peer) = (Dialed { wire, side: 1, greeted }, String::from("client"));
+        end.linked(dialed, Input::Started { peer }, &mut self.network, self.now);
+        self.accepted.push(end);
     }
 
     fn act(&mut self) -> bool {
@@ -263,8 +316,9 @@ impl World {
                 self.network.holes = [false; 2];
             }
             Act::Reset => {
-                if let Some(link) = &self.dialler.link {
-                    self.network.reset(link.wire);
+                let link = self.dialler.link.as_ref().map(|link| link.wire);
+                if let Some(wire) = link.or(self.dialler.asked.as_ref().map(|asked| asked.wire)) {
+                    self.network.reset(wire);
                 }
             }
             Act::ServerUp => {
@@ -276,7 +330,7 @@ impl World {
             Act::ServerKilled => {
                 self.is_server_up = false;
                 self.frozen_until[1] = self.frozen_until[1].min(now);
-                for wire in std::mem::take(&mut self.backlog) {
+                for wire in self.strangers() {
                     self.network.close(wire, 1, now);
                 }
                 for end in self.accepted.iter_mut().filter(|end| !end.is_gone) {
@@ -289,7 +343,7 @@ impl World {
                 self.network.is_server_host_up = false;
                 self.dialler.is_doomed = self.dialler.link.is_some();
                 self.frozen_until[1] = self.frozen_until[1].min(now);
-                for wire in std::mem::take(&mut self.backlog) {
+                for wire in self.strangers() {
                     self.network.vanish(wire, 1);
                 }
                 for end in self.accepted.iter_mut().filter(|end| !end.is_gone) {
@@ -328,6 +382,12 @@ impl World {
                 });
             }
         }
+    }
+
+    /// Takes away the connections that the server's applications have never seen.
+    fn strangers(&mut self) -> Vec<usize> {
+        let guests = std::mem::take(&mut self.guests).into_iter().map(|guest| guest.wire);
+        std::mem::take(&mut self.backlog).into_iter().chain(guests).collect()
     }
 
     fn with_end(&mut self, side: Side, act: impl FnOnce(&mut End, &mut Network)) {

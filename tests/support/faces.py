@@ -58,6 +58,10 @@ class Face:
         """Call a waiting method of a handle of this face; `TimeoutError` after `timeout` seconds."""
         raise NotImplementedError
 
+    async def select(self, *chans: Any, timeout: float | None = None) -> tuple[Any, Any]:
+        """Call `select` of this face, with a timeout of its own."""
+        raise NotImplementedError
+
     async def close(self, handle: Any, timeout: float | None = None) -> None:
         """Close and wait, by the name that this face has for it."""
         raise NotImplementedError
@@ -123,6 +127,9 @@ class LoopFace(Face):
     ) -> Any:
         return await _within(getattr(handle, name)(*args, **kwargs), timeout)
 
+    async def select(self, *chans: Any, timeout: float | None = None) -> tuple[Any, Any]:
+        return await netasync.select(*chans, timeout=timeout)
+
     async def close(self, handle: Any, timeout: float | None = None) -> None:
         await _within(handle.aclose(), timeout)
 
@@ -166,6 +173,9 @@ class ThreadFace(Face):
         self, handle: Any, name: str, *args: Any, timeout: float | None = None, **kwargs: Any
     ) -> Any:
         return getattr(handle, name)(*args, timeout=DEADLINE if timeout is None else timeout, **kwargs)
+
+    async def select(self, *chans: Any, timeout: float | None = None) -> tuple[Any, Any]:
+        return netasync.blocking.select(*chans, timeout=DEADLINE if timeout is None else timeout)
 
     async def close(self, handle: Any, timeout: float | None = None) -> None:
         handle.close(timeout=timeout)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import random
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 from support.peer import RawPeer
+from support.world import World
 
 #: The first bytes of other protocols, each an illegal length here.
 STRANGERS = {
@@ -26,3 +29,18 @@ def throw(peer: RawPeer, data: bytes) -> None:
 def noise(source: random.Random, count: int) -> bytes:
     """Random bytes whose first makes an illegal length with the three behind it."""
     return bytes([source.randrange(0x08, 0x100)]) + source.randbytes(count - 1)
+
+
+async def neighbour(world: World, **options: Any) -> tuple[Any, Callable[[], Awaitable[None]]]:
+    """The listener of a pair that is well, and what asserts that it still is and has never lost its link."""
+    client, served, listener = await world.pair(**options)
+
+    async def is_well() -> None:
+        await world.send(client, b"well?")
+        assert await world.recv(served) == b"well?"
+        await world.send(served, b"well")
+        assert await world.recv(client) == b"well"
+        assert client.stats().links == 1
+
+    await is_well()
+    return listener, is_well

@@ -10,8 +10,11 @@ import socket
 import struct
 import threading
 from collections.abc import Iterable
+from typing import TypeVar
 
 from support.waiting import DEADLINE
+
+Peer = TypeVar("Peer", bound="RawPeer")
 
 HEARTBEAT = bytes(4)
 
@@ -71,9 +74,13 @@ class RawListener:
     def accept(self) -> RawPeer:
         """Wait for the next dial."""
         accepted, _ = self._socket.accept()
-        peer = RawPeer(accepted)
+        peer = self.peer_of(accepted)
         self._accepted.append(peer)
         return peer
+
+    def peer_of(self, accepted: socket.socket) -> RawPeer:
+        """What a dial becomes."""
+        return RawPeer(accepted)
 
     def has_dial(self) -> bool:
         """Whether a further dial waits to be accepted; does not wait."""
@@ -84,7 +91,7 @@ class RawListener:
             return False
         finally:
             self._socket.settimeout(DEADLINE)
-        self._accepted.append(RawPeer(accepted))
+        self._accepted.append(self.peer_of(accepted))
         return True
 
     def fill(self) -> None:
@@ -119,7 +126,7 @@ class RawPeer:
         self._beater: threading.Thread | None = None
 
     @classmethod
-    def dial(cls, target: str) -> RawPeer:
+    def dial(cls: type[Peer], target: str) -> Peer:
         """Connect to a listener."""
         return cls(socket.create_connection(split_target(target), timeout=DEADLINE))
 

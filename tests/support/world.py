@@ -31,8 +31,10 @@ class World:
     except those that take items, which are here so that the item is written down.
     """
 
-    def __init__(self, face: Face) -> None:
+    def __init__(self, face: Face, wire: str) -> None:
         self.face = face
+        #: What every handle speaks unless the test says otherwise.
+        self.wire = wire
         self.failed = False
         #: A lookup that the system has not answered keeps its thread until it is: nothing ends it.
         self.may_leave_lookups = False
@@ -70,6 +72,10 @@ class World:
             self.failed = True
             raise
 
+    @property
+    def _ours(self) -> dict[str, Any]:
+        return {"runtime": self.runtime, "protocol": self.wire}
+
     # Making handles
 
     def connect(self, target: Any, *, watch: bool = True, **options: Any) -> Any:
@@ -77,12 +83,12 @@ class World:
 
         With `watch=False` it is not held, not checked and not closed here.
         """
-        conn = self.face.api.connect(target, **{"runtime": self.runtime, "reconnect": QUICK, **options})
+        conn = self.face.api.connect(target, **{**self._ours, "reconnect": QUICK, **options})
         return self.watch(conn, dialler=True) if watch else conn
 
     def listen(self, target: Any = 0, **options: Any) -> Any:
         """`listen` on this face, in this world's runtime."""
-        listener = self.face.api.listen(target, **{"runtime": self.runtime, **options})
+        listener = self.face.api.listen(target, **{**self._ours, **options})
         self._listeners.append(listener)
         return listener
 
@@ -171,6 +177,13 @@ class World:
         for item in items:
             self.note(conn, item)
         return items
+
+    async def select(self, *chans: Any, timeout: float | None = None) -> tuple[Any, Any]:
+        """The first of these that has something, and what that is."""
+        chan, item = await self.face.select(*chans, timeout=timeout)
+        if isinstance(item, netasync.Connection | netasync.blocking.Connection):
+            return chan, self.watch(item, dialler=False)
+        return chan, self.note(getattr(chan, "_source", chan), item)
 
     async def take(self, conn: Any, count: int) -> list[Any]:
         """The next `count` items, one `recv` each."""

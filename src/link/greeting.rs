@@ -1,0 +1,160 @@
+//! The greeting over a socket: `proto/hello.rs` says what to write and what the answer means; here it
+//! is written and read, on the runtime, before any connection knows the socket.
+
+use std::io::{self, IoSlice};
+use std::sync::Arc;
+
+use tokio::io::Interest;
+
+use super::link::Link;
+use super::net::{self, Socket, words_of};
+use crate::proto::Moment;
+use crate::proto::events::Reason;
+use crate::proto::hello::{Agreement, Answering, Asking, Failure, Hello, NoAgreement, Secret, refusal};
+use crate::proto::options::Options;
+use crate::proto::wire::{Goodbye, encode_refuse};
+
+/// A greeting is at most 4 KiB; what comes behind it is kept.
+const READ: usize = 8 * 1024;
+
+/// Both sides have agreed.
+pub struct Greeted {
+    pub agreement: Agreement,
+    /// What our greeting offered.
+    pub credit: u64,
+    /// When the first frame behind the greeting must be there.
+    pub first_by: Moment,
+}
+
+/// A dialler's greeting; returns what was read behind the answer too.
+pub(super) async fn ask(socket: &Arc<Socket>, link: &Link, first_by: Moment) -> Result<(Greeted, Vec<u8>), Failure> {
+    let (number, credit) = link.next_greeting();
+    let (hello, mut asking) = Asking::new(Hello::offer(link.options(), number, credit));
+    let conversation = Conversation::new(socket).map_err(|error| broken(&error))?;
+    conversation.write(&hello).await.map_err(|error| broken(&error))?;
+    loop {
+        let bytes = conversation.read().await.map_err(|error| broken(&error))?;
+        if let Some((agreement, rest)) = asking.feed(&bytes)? {
+            return Ok((Greeted { agreement, credit, first_by }, rest));
+        }
+    }
+}
+
+/// The listening side of one conversation.
+pub(super) struct Hearing<'a> {
+    conversation: Conversation,
+    answering: Answering,
+    options: &'a Options,
+}
+
+impl<'a> Hearing<'a> {
+    pub(super) fn new(socket: &Arc<Socket>, options: &'a Options) -> io::Result<Self> {
+        Ok(Self { conversation: Conversation::new(socket)?, answering: Answering::new(), options })
+    }
+
+    /// The first bytes, whatever they are.
+    pub(super) async fn read(&self) -> io::Result<Vec<u8>> {
+        self.conversation.read().await
+    }
+
+    /// Waits for the dialler's offer, of which `bytes` came already; one that must be refused is.
+    /// None: there will be no connection.
+    pub(super) async fn offer(&mut self, mut bytes: Vec<u8>) -> Option<Hello> {
+        loop {
+            match self.answering.offered(&bytes) {
+                Ok(Some(hello)) => return Some(hello),
+                Ok(None) => bytes = self.read().await.ok()?,
+                Err(NoAgreement::Silent(_)) => return None,
+                Err(NoAgreement::Refuse(goodbye)) => {
+                    self.refuse(&goodbye).await;
+                    return None;
+                }
+            }
+        }
+    }
+
+    /// Says why not.
+    pub(super) async fn refuse_with(&self, code: u16, words: &str) {
+        self.refuse(&refusal(code, words)).await;
+    }
+
+    async fn refuse(&self, goodbye: &Goodbye) {
+        let mut frame = Vec::new();
+        encode_refuse(goodbye, &mut frame);
+        if self.conversation.write(&frame).await.is_ok() {
+            // Unread bytes of the peer's would turn the end into a reset, and the reset could overtake this.
+            self.conversation.end_stream();
+            while self.conversation.read().await.is_ok() {}
+        }
+    }
+
+    /// Answers, and waits for the dialler's first frame: before it there is no connection.
+    pub(super) async fn agree(mut self, offer: &Hello, first_by: Moment) -> Option<(Greeted, Vec<u8>)> {
+        let credit = self.options.read_buffer.max_bytes;
+        let ours = Hello { session: secret()?, token: secret()?, ..Hello::offer(self.options, offer.link, credit) };
+        let answer = self.answering.answer(offer, &ours);
+        self.conversation.write(&answer).await.ok()?;
+        loop {
+            let bytes = self.read().await.ok()?;
+            if let Some((agreement, rest)) = self.answering.confirmed(&bytes).ok()? {
+                return Some((Greeted { agreement, credit, first_by }, rest));
+            }
+        }
+    }
+}
+
+/// A socket that the runtime watches for the length of the greeting.
+struct Conversation {
+    fd: tokio::io::unix::AsyncFd<Arc<Socket>>,
+}
+
+impl Conversation {
+    fn new(socket: &Arc<Socket>) -> io::Result<Self> {
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        Ok(Self { fd: net::watch(Arc::clone(socket), interest)? })
+    }
+
+    /// What is there next; the end of the stream is an error.
+    async fn read(&self) -> io::Result<Vec<u8>> {
+        let mut bytes = vec![0; READ];
+        let read = |socket: &Arc<Socket>| socket.recv(&mut bytes);
+        match self.fd.async_io(Interest::READABLE, read).await? {
+            0 => Err(io::ErrorKind::UnexpectedEof.into()),
+            length => {
+                bytes.truncate(length);
+                Ok(bytes)
+            }
+        }
+    }
+
+    async fn write(&self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            let write = |socket: &Arc<Socket>| socket.send(&[IoSlice::new(bytes)]);
+            let written = self.fd.async_io(Interest::WRITABLE, write).await?;
+            bytes = &bytes[written..];
+        }
+        Ok(())
+    }
+
+    fn end_stream(&self) {
+        self.fd.get_ref().end_stream();
+    }
+}
+
+/// 128 bits from the system's source, never zero; None where it has none to give.
+fn secret() -> Option<Secret> {
+    let mut secret = [0; 16];
+    while secret == [0; 16] {
+        getrandom::fill(&mut secret).ok()?;
+    }
+    Some(secret)
+}
+
+fn broken(error: &io::Error) -> Failure {
+    let reason = match error.kind() {
+        io::ErrorKind::UnexpectedEof => Reason::Eof,
+        _ => Reason::Reset,
+    };
+    let detail = if reason == Reason::Eof { String::from("before the greeting") } else { words_of(error) };
+    Failure::passing(reason, detail)
+}

@@ -1,0 +1,361 @@
+//! The greeting of our own wire (`wire.md` §2): what each side offers, and whether they agree. The
+//! dialler speaks first and sends nothing more until the answer; the listener answers with HELLO or
+//! REFUSE and sends nothing behind it until the dialler's next frame is there. Bytes in, bytes out.
+//!
+//! 1. `nothing_but_a_greeting_is_answered`: any other first byte ends the link without a reply.
+//! 2. `no_ghosts`: there is no connection before the dialler's first frame behind the answer.
+//! 3. `every_offer_that_makes_no_sense_is_refused_with_its_code`
+
+use std::time::Duration;
+
+use super::classic::{HARD_MAX_SIZE, HEADER};
+use super::events::{Fault, Reason};
+use super::options::Options;
+use super::wire::{self, Frame, Goodbye, protocol};
+
+const MAGIC: [u8; 2] = *b"NA";
+const MAJOR: u8 = 1;
+const MINOR: u8 = 0;
+/// Flags from here on must be known.
+const BINDING_FLAGS: u32 = 0xffff_0000;
+const FIELDS: usize = 84;
+const MAX_HELLO: usize = 4096;
+const LEAST_TIMEOUT: u32 = 100;
+/// `max_messages` of a receiver that does not count.
+pub const ANY_NUMBER: u32 = u32::MAX;
+
+pub mod refuse {
+    pub const VERSION: u16 = 1;
+    pub const MALFORMED: u16 = 2;
+    pub const TOKEN: u16 = 3;
+    pub const BUSY: u16 = 4;
+    pub const LEAVING: u16 = 5;
+    pub const CLOSED: u16 = 6;
+    pub const SETTINGS: u16 = 7;
+    pub const IDENTITY: u16 = 8;
+}
+
+/// A session's public name, or its secret token. Never printed by itself.
+pub type Secret = [u8; 16];
+const NONE: Secret = [0; 16];
+
+/// One side's greeting. No `Debug`: the token must reach no log.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Hello {
+    pub session: Secret,
+    pub token: Secret,
+    pub link: u32,
+    pub received: u64,
+    pub credit: u64,
+    pub max_messages: u32,
+    pub hold: u64,
+    pub max_size: u32,
+    /// Milliseconds, as the one below.
+    pub heartbeat_interval: u32,
+    pub heartbeat_timeout: u32,
+}
+
+/// What the two sides have agreed on, as the sending half needs it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Agreement {
+    pub session: Secret,
+    /// The first credit.
+    pub credit: u64,
+    pub max_messages: u64,
+    /// How much cost the peer keeps unconfirmed.
+    pub hold: u64,
+    pub max_size: usize,
+    pub heartbeat_timeout: Duration,
+}
+
+impl Hello {
+    /// What `options` offer, for a session that is not known yet. `credit` is what may be sent at first.
+    pub fn offer(options: &Options, link: u32, credit: u64) -> Self {
+        let read = options.read_buffer;
+        Self {
+            session: NONE,
+            token: NONE,
+            link,
+            received: 0,
+            credit,
+            max_messages: if read.is_lossy() { ANY_NUMBER } else { at_most(read.count) },
+            hold: options.write_buffer.max_bytes,
+            max_size: at_most(options.max_size),
+            heartbeat_interval: milliseconds(options.heartbeat_interval).max(1),
+            heartbeat_timeout: milliseconds(options.heartbeat_timeout).max(LEAST_TIMEOUT),
+        }
+    }
+
+    pub fn encode(&self) -> Vec<u8> {
+        let mut frame = Vec::with_capacity(HEADER + FIELDS);
+        let body: [&[u8]; 14] = [
+            &MAGIC,
+            &[MAJOR, MINOR],
+            &0u32.to_be_bytes(),
+            &self.session,
+            &self.token,
+            &self.link.to_be_bytes(),
+            &self.received.to_be_bytes(),
+            &self.credit.to_be_bytes(),
+            &self.max_messages.to_be_bytes(),
+            &self.hold.to_be_bytes(),
+            &self.max_size.to_be_bytes(),
+            &self.heartbeat_interval.to_be_bytes(),
+            &self.heartbeat_timeout.to_be_bytes(),
+            &[],
+        ];
+        wire::encode(wire::HELLO, &body, &mut frame);
+        frame
+    }
+
+    /// Reads the body of a HELLO.
+    ///
+    /// # Errors
+    /// The REFUSE that answers it.
+    pub fn decode(body: &[u8]) -> Result<Self, Goodbye> {
+        let malformed = || refusal(refuse::MALFORMED, "malformed");
+        // These look the same in every major version.
+        let (magic, rest) = body.split_first_chunk::<2>().ok_or_else(malformed)?;
+        if *magic != MAGIC {
+            return Err(malformed());
+        }
+        let major = rest.first().ok_or_else(malformed)?;
+        if *major != MAJOR {
+            return Err(refusal(refuse::VERSION, "this is version 1"));
+        }
+        let (fields, extensions) = body.split_first_chunk::<FIELDS>().ok_or_else(malformed)?;
+        let mut fields = Fields(fields.get(4..).unwrap_or_default());
+        let flags = u32::from_be_bytes(fields.take());
+        let hello = Self {
+            session: fields.take(),
+            token: fields.take(),
+            link: u32::from_be_bytes(fields.take()),
+            received: u64::from_be_bytes(fields.take()),
+            credit: u64::from_be_bytes(fields.take()),
+            max_messages: u32::from_be_bytes(fields.take()),
+            hold: u64::from_be_bytes(fields.take()),
+            max_size: u32::from_be_bytes(fields.take()),
+            heartbeat_interval: u32::from_be_bytes(fields.take()),
+            heartbeat_timeout: u32::from_be_bytes(fields.take()),
+        };
+        if flags & BINDING_FLAGS != 0 {
+            return Err(refusal(refuse::VERSION, "unknown flags"));
+        }
+        skip_extensions(extensions).ok_or_else(malformed)?;
+        if hello.link == 0 || (hello.session == NONE) != (hello.token == NONE) {
+            return Err(malformed());
+        }
+        hello.check_settings()?;
+        Ok(hello)
+    }
+
+    fn check_settings(&self) -> Result<(), Goodbye> {
+        let is_zero = self.max_size == 0 || self.max_messages == 0 || self.hold == 0 || self.heartbeat_interval == 0;
+        if is_zero || self.heartbeat_timeout < LEAST_TIMEOUT {
+            return Err(refusal(refuse::SETTINGS, "settings that make no sense"));
+        }
+        Ok(())
+    }
+
+    fn agreement(&self, session: Secret, credit: u64) -> Agreement {
+        let max_messages = if self.max_messages == ANY_NUMBER { u64::MAX } else { u64::from(self.max_messages) };
+        Agreement {
+            session,
+            credit,
+            max_messages,
+            hold: self.hold,
+            max_size: usize::try_from(self.max_size).unwrap_or(usize::MAX).min(HARD_MAX_SIZE),
+            heartbeat_timeout: Duration::from_millis(u64::from(self.heartbeat_timeout)),
+        }
+    }
+}
+
+/// A REFUSE.
+pub fn refusal(code: u16, words: &str) -> Goodbye {
+    Goodbye { code, words: words.to_owned() }
+}
+
+/// What a REFUSE means to the dialler that gets it.
+pub fn refused(goodbye: &Goodbye) -> Failure {
+    let reason = if goodbye.code == refuse::BUSY { Reason::Busy } else { Reason::Rejected };
+    let is_lasting = matches!(goodbye.code, refuse::VERSION | refuse::MALFORMED | refuse::SETTINGS | refuse::IDENTITY);
+    let detail = match goodbye.words.as_str() {
+        "" => format!("refused with code {}", goodbye.code),
+        words => format!("{words} (code {})", goodbye.code),
+    };
+    Failure { fault: Fault { reason, detail }, is_lasting }
+}
+
+/// Why a dialler got no link.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    pub fault: Fault,
+    /// Another try will hardly fare better: the next one waits the longest back-off.
+    pub is_lasting: bool,
+}
+
+impl Failure {
+    /// One that the next try may not meet.
+    pub fn passing(reason: Reason, detail: String) -> Self {
+        Self { fault: Fault { reason, detail }, is_lasting: false }
+    }
+}
+
+/// The dialler's part, while it waits for the answer.
+pub struct Asking {
+    offer: Hello,
+    bytes: Vec<u8>,
+}
+
+impl Asking {
+    /// What to write first, and the wait for the answer.
+    pub fn new(offer: Hello) -> (Vec<u8>, Self) {
+        (offer.encode(), Self { offer, bytes: Vec::new() })
+    }
+
+    /// Bytes came. Some once there is agreement: what is left over belongs to the link.
+    ///
+    /// # Errors
+    /// When the answer is REFUSE or no answer at all.
+    pub fn feed(&mut self, bytes: &[u8]) -> Result<Option<(Agreement, Vec<u8>)>, Failure> {
+        self.bytes.extend_from_slice(bytes);
+        let broken = |fault| Failure { fault, is_lasting: true };
+        let Some((kind, body, rest)) = greeting(&self.bytes, &[wire::HELLO, wire::REFUSE]).map_err(broken)? else {
+            return Ok(None);
+        };
+        if kind == wire::REFUSE {
+            return Err(refused(&wire::goodbye(body).map_err(broken)?));
+        }
+        let malformed = |words: String| broken(protocol(format!("the answer is no greeting: {words}")));
+        let answer = Hello::decode(body).map_err(|goodbye| malformed(goodbye.words))?;
+        if answer.session == NONE || answer.link != self.offer.link || answer.received != 0 {
+            return Err(malformed(String::from("impossible fields")));
+        }
+        Ok(Some((answer.agreement(answer.session, answer.credit), rest.to_vec())))
+    }
+}
+
+/// The listener's part.
+pub struct Answering {
+    bytes: Vec<u8>,
+    /// The dialler's offer, once it was answered.
+    answered: Option<Agreement>,
+}
+
+/// Why there will be no connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NoAgreement {
+    /// Say so, then end the link.
+    Refuse(Goodbye),
+    /// End it without a word.
+    Silent(Fault),
+}
+
+impl Answering {
+    #[expect(clippy::new_without_default, reason = "it begins a conversation")]
+    pub fn new() -> Self {
+        Self { bytes: Vec::new(), answered: None }
+    }
+
+    /// Bytes came, before the answer. The offer, once it is whole: answer it, or refuse.
+    ///
+    /// # Errors
+    /// When it is no offer, or one that must be refused.
+    pub fn offered(&mut self, bytes: &[u8]) -> Result<Option<Hello>, NoAgreement> {
+        self.bytes.extend_from_slice(bytes);
+        let Some((_, body, rest)) = greeting(&self.bytes, &[wire::HELLO]).map_err(|fault| {
+            // An oversized HELLO is a HELLO; anything else gets no reply.
+            let is_hello = self.bytes.first() == Some(&0x81);
+            if is_hello {
+                NoAgreement::Refuse(refusal(refuse::MALFORMED, &fault.detail))
+            } else {
+                NoAgreement::Silent(fault)
+            }
+        })?
+        else {
+            return Ok(None);
+        };
+        let hello = Hello::decode(body).map_err(NoAgreement::Refuse)?;
+        if !rest.is_empty() {
+            let words = "something follows HELLO before the answer";
+            return Err(NoAgreement::Refuse(refusal(refuse::MALFORMED, words)));
+        }
+        self.bytes.clear();
+        Ok(Some(hello))
+    }
+
+    /// Agrees: the frame to write. `ours` carries the new session and its token.
+    pub fn answer(&mut self, offer: &Hello, ours: &Hello) -> Vec<u8> {
+        // A dialler that asked for a session that is gone counts anew: its first ACK will say so.
+        let credit = if offer.session == NONE { offer.credit } else { 0 };
+        self.answered = Some(offer.agreement(ours.session, credit));
+        Hello { link: offer.link, ..ours.clone() }.encode()
+    }
+
+    /// Bytes came, behind the answer. Some once the dialler's first frame is whole: it and what
+    /// follows belong to the link.
+    ///
+    /// # Errors
+    /// When that frame may not stand there, or ends the session that has not begun.
+    pub fn confirmed(&mut self, bytes: &[u8]) -> Result<Option<(Agreement, Vec<u8>)>, Fault> {
+        self.bytes.extend_from_slice(bytes);
+        let Some(agreement) = &self.answered else {
+            return Ok(None);
+        };
+        match wire::header(&self.bytes, 0)? {
+            None => Ok(None),
+            Some(Frame::Control { kind: wire::ACK, length }) => {
+                let is_whole = self.bytes.len() >= HEADER + length;
+                Ok(is_whole.then(|| (agreement.clone(), std::mem::take(&mut self.bytes))))
+            }
+            Some(Frame::Control { kind: wire::CLOSE, .. }) => Err(protocol(String::from("closed before it began"))),
+            Some(_) => Err(protocol(String::from("the first frame is no ACK"))),
+        }
+    }
+}
+
+/// The first frame, if it is whole: its type, its body and what follows. Judged by its first byte.
+fn greeting<'a>(bytes: &'a [u8], kinds: &[u8]) -> Result<Option<(u8, &'a [u8], &'a [u8])>, Fault> {
+    let Some(first) = bytes.first() else {
+        return Ok(None);
+    };
+    if !kinds.iter().any(|kind| *first == 0x80 | kind) {
+        return Err(protocol(String::from("the first byte is not that of a greeting")));
+    }
+    let Some(Frame::Control { kind, length }) = wire::header(bytes, 0)? else {
+        return Ok(None);
+    };
+    if length > MAX_HELLO {
+        return Err(protocol(format!("a greeting of {length} bytes, at most {MAX_HELLO} are legal")));
+    }
+    let whole = bytes.get(HEADER..).and_then(|rest| rest.split_at_checked(length));
+    Ok(whole.map(|(body, rest)| (kind, body, rest)))
+}
+
+/// The fields of a body whose length was tested.
+struct Fields<'a>(&'a [u8]);
+
+impl Fields<'_> {
+    fn take<const N: usize>(&mut self) -> [u8; N] {
+        let (field, rest) = self.0.split_first_chunk::<N>().expect("the body is as long as its fields");
+        self.0 = rest;
+        *field
+    }
+}
+
+/// Each is `tag u8, length u16, value`; none is known yet. None when one passes the end.
+fn skip_extensions(mut rest: &[u8]) -> Option<()> {
+    while let Some((_, after)) = rest.split_first() {
+        let (length, value) = after.split_first_chunk::<2>()?;
+        rest = value.get(usize::from(u16::from_be_bytes(*length))..)?;
+    }
+    Some(())
+}
+
+fn at_most(count: usize) -> u32 {
+    u32::try_from(count).unwrap_or(ANY_NUMBER)
+}
+
+fn milliseconds(duration: Duration) -> u32 {
+    u32::try_from(duration.as_millis()).unwrap_or(u32::MAX)
+}

@@ -1,0 +1,463 @@
+//! The numbers of a session (`wire.md` §3 and §4): how much each side may send, what counts as
+//! consumed, and when that must be told. Messages are numbered from 0 in each direction, in the order in
+//! which they are begun; the numbers are not on the wire, both sides count.
+//!
+//! Theory. Every counter is a function of message numbers: the cost sent is the cost of the messages
+//! 0 … begun−1, the credit is the window plus the cost of the messages 0 … consumed−1. So the numbers
+//! never decrease, saying them twice changes nothing, and who says an impossible one is found out. The
+//! two directions share nothing and stand under different locks: [`Incoming`] is what we grant and
+//! [`Outgoing`] what we were granted. A break ends the session; the next link begins one from 0.
+//!
+//! 1. `nothing_is_begun_beyond_credit_count_or_hold`
+//! 2. `one_message_larger_than_the_window_passes_alone`
+//! 3. `a_peer_beyond_its_credit_is_found_at_its_next_header`
+//! 4. `a_peer_that_confirms_what_was_never_begun_or_goes_backwards_is_found`
+//! 5. `credit_and_consumed_never_decrease`
+//! 6. `a_quarter_of_the_window_or_of_the_count_is_told_at_once`
+//! 7. `what_is_left_of_an_older_session_counts_against_the_first_credit_only`
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use super::Moment;
+use super::events::Fault;
+use super::hello::Agreement;
+use super::options::Buffer;
+use super::wire::{Numbers, protocol};
+
+/// A consumption is told of at the latest after this (`wire.md` §4, e).
+pub const TELL_WITHIN: Duration = Duration::from_millis(250);
+/// From here on it is told of together with data that goes out anyway (b).
+const TELL_WITH_DATA_COUNT: u64 = 64;
+const TELL_WITH_DATA_COST: u64 = 16 * 1024;
+
+/// What this side has received, taken and granted.
+#[derive(Debug, Clone)]
+pub struct Incoming {
+    window: u64,
+    max_messages: u64,
+    /// Who chose a lossy buffer has chosen: received is consumed.
+    is_lossy: bool,
+    received: u64,
+    received_cost: u64,
+    consumed: u64,
+    consumed_cost: u64,
+    /// Messages of older sessions that the application has still to take, and their cost.
+    older: usize,
+    older_cost: u64,
+    /// A side that closes consumes nothing more.
+    is_frozen: bool,
+    /// What the peer was told, as far as this half knows.
+    announced: Numbers,
+    step: Numbers,
+    /// Since when something untold was consumed, and the number told before it.
+    untold: Option<(u64, Moment)>,
+    /// ASKs wait until everything before these numbers is consumed.
+    asked: VecDeque<u64>,
+}
+
+impl Incoming {
+    pub fn new(buffer: Buffer) -> Self {
+        let max_messages = u64::try_from(buffer.count).unwrap_or(u64::MAX).min(u64::from(u32::MAX) - 1);
+        Self {
+            window: buffer.max_bytes,
+            max_messages: if buffer.is_lossy() { u64::MAX } else { max_messages },
+            is_lossy: buffer.is_lossy(),
+            received: 0,
+            received_cost: 0,
+            consumed: 0,
+            consumed_cost: 0,
+            older: 0,
+            older_cost: 0,
+            is_frozen: false,
+            announced: Numbers::default(),
+            step: Numbers::default(),
+            untold: None,
+            asked: VecDeque::new(),
+        }
+    }
+
+    /// A session begins; `waiting` messages of `cost` are left of older ones.
+    pub fn begin(&mut self, peer_hold: u64, waiting: usize, cost: u64) {
+        (self.older, self.older_cost) = (waiting, cost);
+        (self.received, self.received_cost, self.consumed, self.consumed_cost) = (0, 0, 0, 0);
+        self.step =
+            Numbers { consumed: (self.max_messages / 4).max(1), credit: (self.window.min(peer_hold) / 4).max(1) };
+        self.announced = Numbers { consumed: 0, credit: self.numbers().credit };
+        self.untold = None;
+        self.asked.clear();
+    }
+
+    /// What would be told now.
+    pub fn numbers(&self) -> Numbers {
+        let room = self.window.saturating_sub(self.older_cost);
+        Numbers { consumed: self.consumed, credit: self.consumed_cost.saturating_add(room) }
+    }
+
+    /// What was told meanwhile.
+    pub fn told(&mut self, announced: Numbers) {
+        self.announced = announced;
+    }
+
+    /// A message's header has come: whether the peer was allowed to begin it.
+    ///
+    /// # Errors
+    /// `PROTOCOL` where it was not.
+    pub fn admit(&self) -> Result<(), Fault> {
+        if self.received_cost >= self.announced.credit {
+            return Err(protocol(format!("a message beyond the credit of {}", self.announced.credit)));
+        }
+        if self.received.saturating_sub(self.announced.consumed) >= self.max_messages {
+            return Err(protocol(format!("more than {} messages that nobody has taken", self.max_messages)));
+        }
+        Ok(())
+    }
+
+    /// A message of this cost is whole.
+    pub fn receive(&mut self, cost: u64) {
+        self.received = self.received.saturating_add(1);
+        self.received_cost = self.received_cost.saturating_add(cost);
+        if self.is_lossy && !self.is_frozen {
+            (self.consumed, self.consumed_cost) = (self.received, self.received_cost);
+        }
+    }
+
+    /// A message of this cost left the inbox. `is_taken`: by the application.
+    pub fn leave(&mut self, cost: u64, is_taken: bool) {
+        if self.older > 0 {
+            self.older -= 1;
+            self.older_cost = self.older_cost.saturating_sub(cost);
+        } else if is_taken && !self.is_lossy && !self.is_frozen {
+            self.consumed = self.consumed.saturating_add(1);
+            self.consumed_cost = self.consumed_cost.saturating_add(cost);
+        }
+    }
+
+    /// What arrives is thrown away from now on, and what lies there is the application's own affair.
+    pub fn consume_on_arrival(&mut self) {
+        self.is_lossy = true;
+        self.consume_all();
+    }
+
+    /// The peer closes: what we hold we deliver, so it counts as consumed (`wire.md` §7).
+    pub fn consume_all(&mut self) {
+        if !self.is_frozen {
+            (self.consumed, self.consumed_cost) = (self.received, self.received_cost);
+        }
+    }
+
+    /// We close: `consumed` does not move any more.
+    pub fn freeze(&mut self) {
+        self.is_frozen = true;
+    }
+
+    /// ACK as soon as everything so far is consumed.
+    pub fn ask(&mut self) {
+        if self.asked.back() != Some(&self.received) || self.consumed >= self.received {
+            self.asked.push_back(self.received);
+        }
+    }
+
+    /// Whether an ACK is due at once: an ASK is answered, or a quarter was consumed since the last.
+    pub fn must_tell(&mut self) -> bool {
+        let before = self.asked.len();
+        let consumed = self.consumed;
+        self.asked.retain(|mark| *mark > consumed);
+        let now = self.numbers();
+        self.asked.len() < before
+            || now.consumed.saturating_sub(self.announced.consumed) >= self.step.consumed
+            || now.credit.saturating_sub(self.announced.credit) >= self.step.credit
+    }
+
+    /// Something untold was consumed, for the first time since the last was told.
+    pub fn note_untold(&mut self, now: impl FnOnce() -> Moment) -> bool {
+        if self.numbers() == self.announced {
+            self.untold = None;
+            return false;
+        }
+        let told = self.announced.credit;
+        if self.untold.is_some_and(|(before, _)| before == told) {
+            return false;
+        }
+        self.untold = Some((told, now()));
+        true
+    }
+
+    /// When the untold must be told.
+    pub fn tell_deadline(&self) -> Option<Moment> {
+        let (before, since) = self.untold?;
+        (before == self.announced.credit).then(|| since.saturating_add(TELL_WITHIN))
+    }
+}
+
+/// Whether these numbers are worth telling together with data that goes out anyway.
+pub fn is_worth_telling(now: Numbers, told: Numbers) -> bool {
+    now.consumed.saturating_sub(told.consumed) >= TELL_WITH_DATA_COUNT
+        || now.credit.saturating_sub(told.credit) >= TELL_WITH_DATA_COST
+}
+
+/// The peer's numbers, each not below the one before.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Heard(Numbers);
+
+impl Heard {
+    pub fn begin(&mut self, credit: u64) {
+        self.0 = Numbers { consumed: 0, credit };
+    }
+
+    /// Notes the next ones; whether either has moved.
+    ///
+    /// # Errors
+    /// `PROTOCOL` when one goes backwards.
+    pub fn hear(&mut self, next: Numbers) -> Result<bool, Fault> {
+        let before = std::mem::replace(&mut self.0, next);
+        if next.consumed < before.consumed || next.credit < before.credit {
+            return Err(protocol(String::from("a counter went backwards")));
+        }
+        Ok(next != before)
+    }
+}
+
+/// What this side has begun, and was granted.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Outgoing {
+    begun: u64,
+    begun_cost: u64,
+    confirmed: u64,
+    confirmed_cost: u64,
+    credit: u64,
+    max_messages: u64,
+    hold: u64,
+}
+
+impl Outgoing {
+    pub fn begin_session(&mut self, agreement: &Agreement, hold: u64) {
+        let (credit, max_messages) = (agreement.credit, agreement.max_messages);
+        *self = Self { credit, max_messages, hold, ..Self::default() };
+    }
+
+    /// Whether one more message may be begun.
+    pub fn may_begin(&self) -> bool {
+        self.begun_cost < self.credit
+            && self.begun.saturating_sub(self.confirmed) < self.max_messages
+            && self.begun_cost.saturating_sub(self.confirmed_cost) < self.hold
+    }
+
+    /// Whether `count` further messages of `cost` together may all be begun.
+    pub fn may_begin_all(&self, count: u64, cost: u64) -> bool {
+        let begun_cost = self.begun_cost.saturating_add(cost);
+        begun_cost <= self.credit
+            && begun_cost.saturating_sub(self.confirmed_cost) <= self.hold
+            && self.begun.saturating_sub(self.confirmed).saturating_add(count) <= self.max_messages
+    }
+
+    pub fn begin(&mut self, cost: u64) {
+        self.begun = self.begun.saturating_add(1);
+        self.begun_cost = self.begun_cost.saturating_add(cost);
+    }
+
+    pub fn confirm(&mut self, cost: u64) {
+        self.confirmed = self.confirmed.saturating_add(1);
+        self.confirmed_cost = self.confirmed_cost.saturating_add(cost);
+    }
+
+    pub fn grant(&mut self, credit: u64) {
+        self.credit = self.credit.max(credit);
+    }
+
+    pub fn begun(&self) -> u64 {
+        self.begun
+    }
+
+    pub fn confirmed(&self) -> u64 {
+        self.confirmed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::cost;
+    use super::super::options::Policy;
+    use super::*;
+
+    fn agreement(credit: u64, max_messages: u64) -> Agreement {
+        Agreement {
+            session: [1; 16],
+            credit,
+            max_messages,
+            hold: 1 << 20,
+            max_size: 1 << 20,
+            heartbeat_timeout: Duration::from_secs(1),
+        }
+    }
+
+    fn outgoing(credit: u64, max_messages: u64, hold: u64) -> Outgoing {
+        let mut outgoing = Outgoing::default();
+        outgoing.begin_session(&agreement(credit, max_messages), hold);
+        outgoing
+    }
+
+    fn incoming(policy: Policy, count: usize, max_bytes: u64) -> Incoming {
+        let mut incoming = Incoming::new(Buffer { policy, count, max_bytes });
+        incoming.begin(1 << 30, 0, 0);
+        incoming
+    }
+
+    fn begin_all(outgoing: &mut Outgoing, cost: u64) -> u64 {
+        let mut count = 0;
+        while outgoing.may_begin() {
+            outgoing.begin(cost);
+            count += 1;
+        }
+        count
+    }
+
+    #[test]
+    fn nothing_is_begun_beyond_credit_count_or_hold() {
+        assert_eq!(begin_all(&mut outgoing(1000, 99, 1 << 20), 100), 10);
+        assert_eq!(begin_all(&mut outgoing(1 << 20, 7, 1 << 20), 100), 7);
+        let mut held = outgoing(1 << 20, 99, 500);
+        assert_eq!(begin_all(&mut held, 100), 5);
+        held.confirm(100);
+        assert_eq!(begin_all(&mut held, 100), 1);
+        assert!(held.may_begin_all(0, 0) && !held.may_begin_all(1, 100));
+    }
+
+    #[test]
+    fn one_message_larger_than_the_window_passes_alone() {
+        let mut outgoing = outgoing(1000, 99, 1000);
+        assert_eq!(begin_all(&mut outgoing, 5000), 1);
+        let mut incoming = incoming(Policy::Fixed, 99, 1000);
+        assert!(incoming.admit().is_ok());
+        incoming.receive(5000);
+        assert!(incoming.admit().is_err());
+    }
+
+    #[test]
+    fn a_peer_beyond_its_credit_is_found_at_its_next_header() {
+        let mut by_cost = incoming(Policy::Fixed, 99, 200);
+        by_cost.receive(100);
+        assert!(by_cost.admit().is_ok());
+        by_cost.receive(100);
+        assert!(by_cost.admit().is_err());
+        by_cost.leave(100, true);
+        assert!(by_cost.admit().is_err(), "what was not announced does not count");
+        by_cost.told(by_cost.numbers());
+        assert!(by_cost.admit().is_ok());
+        let mut by_count = incoming(Policy::Fixed, 2, 1 << 20);
+        by_count.receive(64);
+        by_count.receive(64);
+        assert!(by_count.admit().is_err());
+    }
+
+    #[test]
+    fn a_peer_that_confirms_what_was_never_begun_or_goes_backwards_is_found() {
+        let mut heard = Heard::default();
+        heard.begin(100);
+        let numbers = |consumed, credit| Numbers { consumed, credit };
+        assert_eq!(heard.hear(numbers(0, 100)), Ok(false));
+        assert_eq!(heard.hear(numbers(1, 200)), Ok(true));
+        assert!(heard.hear(numbers(0, 200)).is_err());
+        heard.begin(100);
+        assert!(heard.hear(numbers(0, 99)).is_err());
+    }
+
+    #[test]
+    fn credit_and_consumed_never_decrease() {
+        let mut incoming = incoming(Policy::Fixed, 99, 1000);
+        let mut last = incoming.numbers();
+        for round in 0..50 {
+            incoming.receive(100);
+            if round % 3 == 0 {
+                incoming.leave(100, true);
+            }
+            match round {
+                30 => incoming.consume_all(),
+                40 => incoming.freeze(),
+                _ => {}
+            }
+            let now = incoming.numbers();
+            assert!(now.consumed >= last.consumed && now.credit >= last.credit);
+            assert!(now.consumed <= round + 1);
+            last = now;
+        }
+        assert!(last.consumed < 50, "a side that closes consumes nothing more");
+    }
+
+    #[test]
+    fn a_quarter_of_the_window_or_of_the_count_is_told_at_once() {
+        let mut by_count = incoming(Policy::Fixed, 8, 1 << 20);
+        by_count.receive(64);
+        by_count.receive(64);
+        by_count.leave(64, true);
+        assert!(!by_count.must_tell());
+        by_count.leave(64, true);
+        assert!(by_count.must_tell());
+        let mut by_cost = incoming(Policy::Fixed, 1000, 4000);
+        by_cost.receive(1000);
+        by_cost.leave(1000, true);
+        assert!(by_cost.must_tell());
+        by_cost.told(by_cost.numbers());
+        assert!(!by_cost.must_tell());
+    }
+
+    #[test]
+    fn each_ask_is_answered_once_what_came_before_it_is_consumed() {
+        let mut incoming = incoming(Policy::Fixed, 1000, 1 << 20);
+        incoming.ask();
+        assert!(incoming.must_tell() && !incoming.must_tell());
+        incoming.receive(64);
+        incoming.receive(64);
+        incoming.ask();
+        incoming.leave(64, true);
+        assert!(!incoming.must_tell());
+        incoming.leave(64, true);
+        assert!(incoming.must_tell() && !incoming.must_tell());
+    }
+
+    #[test]
+    fn what_was_consumed_is_told_within_a_quarter_second() {
+        let at = Duration::from_millis;
+        let mut incoming = incoming(Policy::Fixed, 1000, 1 << 20);
+        incoming.receive(64);
+        incoming.receive(64);
+        assert!(!incoming.note_untold(|| at(1)));
+        incoming.leave(64, true);
+        assert!(incoming.note_untold(|| at(10)));
+        incoming.leave(64, true);
+        assert!(!incoming.note_untold(|| at(200)));
+        assert_eq!(incoming.tell_deadline(), Some(at(260)));
+        incoming.told(incoming.numbers());
+        assert_eq!(incoming.tell_deadline(), None);
+    }
+
+    #[test]
+    fn what_is_left_of_an_older_session_counts_against_the_first_credit_only() {
+        let mut incoming = incoming(Policy::Fixed, 1000, 1000);
+        incoming.receive(300);
+        incoming.receive(900);
+        incoming.begin(1 << 20, 2, 1200);
+        assert_eq!(incoming.numbers(), Numbers { consumed: 0, credit: 0 });
+        incoming.leave(300, true);
+        assert_eq!(incoming.numbers(), Numbers { consumed: 0, credit: 100 });
+        assert!(!incoming.must_tell());
+        incoming.leave(900, true);
+        assert_eq!(incoming.numbers(), Numbers { consumed: 0, credit: 1000 });
+        assert!(incoming.must_tell());
+        incoming.told(incoming.numbers());
+        incoming.receive(100);
+        incoming.leave(100, true);
+        assert_eq!(incoming.numbers(), Numbers { consumed: 1, credit: 1100 });
+    }
+
+    #[test]
+    fn a_lossy_buffer_consumes_what_it_receives() {
+        let mut incoming = incoming(Policy::Sliding, 2, 1000);
+        for _ in 0..10_000 {
+            assert!(incoming.admit().is_ok());
+            incoming.receive(cost(0));
+            incoming.told(incoming.numbers());
+        }
+        assert_eq!(incoming.numbers().consumed, 10_000);
+    }
+}
