@@ -11,7 +11,6 @@ from support.counts import counts
 from support.faces import FACES, blocking
 from support.process import run_script
 from support.waiting import DEADLINE
-from support.wires import ORIGINAL
 
 LOOPS = ["asyncio", "uvloop"]
 
