@@ -201,7 +201,7 @@ async def test_what_was_accepted_is_written_as_the_process_ends(world):
     server = world.raw_listener()
     script = """
         import sys, netasync.blocking as na
-        conn = na.connect(sys.argv[1])
+        conn = na.connect(sys.argv[1], protocol="net.async")
         conn.wait_connected()
         for number in range(300):
             conn.send(b"%d " % number + bytes(1000))
@@ -220,7 +220,7 @@ async def test_a_peer_that_does_not_read_does_not_keep_a_process_from_ending(wor
     script = """
         import sys, netasync
         room = netasync.Buffer.fixed(100_000, max_bytes=2**28)
-        conn = netasync.connect(sys.argv[1], write_buffer=room).blocking
+        conn = netasync.connect(sys.argv[1], write_buffer=room, protocol="net.async").blocking
         conn.wait_connected()
         for number in range(200):
             conn.send(bytes(100_000))
