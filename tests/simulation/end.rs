@@ -73,6 +73,8 @@ pub struct End {
     pub ended_at: Option<Moment>,
     /// When what was consumed must be told.
     pub tell_by: Option<Moment>,
+    /// When something promised must have been done; only looked at, never waited for.
+    pub promised_by: Option<Moment>,
     /// When the life of this end learns of the goodbye that was read.
     pub hear_by: Option<Moment>,
     pub random: Random,
@@ -107,6 +109,7 @@ impl End {
             closing_since: None,
             ended_at: None,
             tell_by: None,
+            promised_by: None,
             hear_by: None,
             random,
         }
@@ -334,12 +337,8 @@ impl End {
                 dues.push(Some(self.sender.heartbeat_deadline()));
             }
             dues.extend([self.sender.stall_deadline(), self.tell_by, self.hear_by]);
+            dues.push(self.promised_by);
         }
         dues.into_iter().flatten().min()
-    }
-
-    /// How long its kernel may refuse everything before it must have found out.
-    pub fn patience(&self) -> Duration {
-        self.options.heartbeat_timeout
     }
 }
