@@ -188,6 +188,8 @@ impl Control {
             self.put(Piece::Ack, numbers);
         }
         self.front = self.pieces.len();
+        // Until it is written it is still to be told, though nothing be consumed any more.
+        self.has_ack |= self.front > 0;
         if self.asks_behind(messages) {
             self.put(Piece::Ask, numbers);
         }
@@ -362,6 +364,15 @@ mod tests {
         assert_eq!(write_all(&mut control, SOME, 64)[0], [wire::ACK]);
         assert_eq!(control.announced(), numbers(64));
         assert_eq!(write_all(&mut control, SOME, 64)[0], []);
+    }
+
+    #[test]
+    fn what_was_drafted_and_not_written_is_still_to_be_told() {
+        let mut control = begun();
+        write_all(&mut control, NONE, 0);
+        control.draft(SOME, numbers(64));
+        assert_eq!(write_all(&mut control, SOME, 64)[0], [wire::ACK]);
+        assert!(!control.is_urgent(NONE));
     }
 
     #[test]

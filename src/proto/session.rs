@@ -127,7 +127,8 @@ impl Incoming {
         if self.older > 0 {
             self.older -= 1;
             self.older_cost = self.older_cost.saturating_sub(cost);
-        } else if is_taken && !self.is_lossy && !self.is_frozen {
+        } else if is_taken && !self.is_frozen && self.consumed < self.received {
+            // Otherwise it counted before: on arrival, or when the peer said CLOSE.
             self.consumed = self.consumed.saturating_add(1);
             self.consumed_cost = self.consumed_cost.saturating_add(cost);
         }
@@ -383,6 +384,17 @@ mod tests {
             last = now;
         }
         assert!(last.consumed < 50, "a side that closes consumes nothing more");
+    }
+
+    #[test]
+    fn what_counted_when_the_peer_closed_does_not_count_again_when_it_is_taken() {
+        let mut incoming = incoming(Policy::Fixed, 99, 1000);
+        incoming.receive(100);
+        incoming.receive(100);
+        incoming.consume_all();
+        let told = incoming.numbers();
+        incoming.leave(100, true);
+        assert_eq!((incoming.numbers(), told.consumed), (told, 2));
     }
 
     #[test]

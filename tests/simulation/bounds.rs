@@ -74,23 +74,31 @@ impl End {
         assert!(sending <= 2 * (write.max_bytes + cost(LONGEST)), "{sending} begun or waiting");
     }
 
+    /// When its promises about time must have been kept.
+    fn promises(&self) -> [Option<Moment>; 2] {
+        let (untold, stuck) = self.link.as_ref().map(|link| (link.untold_since, link.stuck_since)).unwrap_or_default();
+        [untold.map(|since| since + TELL_WITHIN), stuck.map(|since| since + self.options.heartbeat_timeout)]
+    }
+
     fn check_promises(&self, now: Moment, allowance: Duration) {
         let Some(link) = &self.link else { return };
         assert!(link.is_reading, "the socket is always read");
-        let is_told = link.untold_since.is_none_or(|since| now <= since + TELL_WITHIN + allowance);
-        assert!(is_told, "what was consumed is told in time: {:?}", self.taps.last());
-        let is_stuck = link.stuck_since.is_some_and(|since| now >= since + self.patience() + allowance);
-        assert!(!is_stuck, "a kernel that takes nothing is found at once");
+        let [tell_by, unstuck_by] = self.promises();
+        let is_told = tell_by.is_none_or(|by| now < by + allowance);
+        assert!(is_told, "what was consumed is told in time");
+        assert!(unstuck_by.is_none_or(|by| now < by + allowance), "a kernel that takes nothing is found at once");
     }
 
     /// Notes since when there is something that the peer should be told.
     pub fn note_news(&mut self, now: Moment) {
+        let is_native = self.is_native();
         let numbers = self.receiver.numbers();
         let Some(link) = &mut self.link else { return };
         let (_, tap) = self.taps.last().expect("there is a link");
-        let is_news = self.options.protocol == netasync::proto::options::Protocol::Native && numbers != tap.told;
+        let is_news = is_native && numbers != tap.told;
         let may_tell = !link.is_stalled && !tap.has_closed && !tap.is_in_frame();
         link.untold_since = (is_news && may_tell).then(|| link.untold_since.unwrap_or(now));
+        self.promised_by = self.promises().into_iter().flatten().filter(|by| is_native && *by > now).min();
     }
 }
 

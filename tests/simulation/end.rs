@@ -73,6 +73,10 @@ pub struct End {
     pub ended_at: Option<Moment>,
     /// When what was consumed must be told.
     pub tell_by: Option<Moment>,
+    /// When something promised must have been done; only looked at, never waited for.
+    pub promised_by: Option<Moment>,
+    /// When the life of this end learns of the goodbye that was read.
+    pub hear_by: Option<Moment>,
     pub random: Random,
 }
 
@@ -105,6 +109,8 @@ impl End {
             closing_since: None,
             ended_at: None,
             tell_by: None,
+            promised_by: None,
+            hear_by: None,
             random,
         }
     }
@@ -226,6 +232,7 @@ impl End {
         let announced = Numbers { consumed: 0, credit: greeted.as_ref().map_or(0, |greeted| greeted.credit) };
         connected.lost = self.sender.link_up(agreement, announced, now);
         self.receiver.push_event(Event::Connected(connected));
+        self.hear_by = None;
         self.taps.push((wire, Tap::new(self.options.protocol, announced)));
         self.link = Some(Link {
             wire,
@@ -304,7 +311,7 @@ impl End {
         has_moved |= self.take(now);
         has_moved |= self.produce(network, now);
         has_moved |= self.write(network, now);
-        has_moved |= self.hear_goodbye(network, now);
+        has_moved |= self.hear_goodbye_in_time(network, now);
         self.heartbeat(network, now);
         self.tell_if_due(network, now);
         // A look has just been made.
@@ -329,13 +336,9 @@ impl End {
             if !link.is_ending && may_speak {
                 dues.push(Some(self.sender.heartbeat_deadline()));
             }
-            dues.extend([self.sender.stall_deadline(), self.tell_by]);
+            dues.extend([self.sender.stall_deadline(), self.tell_by, self.hear_by]);
+            dues.push(self.promised_by);
         }
         dues.into_iter().flatten().min()
-    }
-
-    /// How long its kernel may refuse everything before it must have found out.
-    pub fn patience(&self) -> Duration {
-        self.options.heartbeat_timeout
     }
 }

@@ -3,12 +3,16 @@
 #![allow(clippy::unwrap_used)]
 
 mod application;
+mod arrange;
 mod bounds;
 mod claims;
 mod end;
+mod goodbye;
 mod grammar;
 mod greeting;
+mod native;
 mod network;
+mod original;
 mod plan;
 mod random;
 mod tap;

@@ -1,5 +1,7 @@
 //! How an end reads, writes, answers and judges, as the real link does it on sockets.
 
+use std::time::Duration;
+
 use netasync::proto::Moment;
 use netasync::proto::classic::encode_header;
 use netasync::proto::endpoint::{Input, Phase, Role};
@@ -30,10 +32,7 @@ impl End {
                 Read::Nothing => break,
                 Read::Bytes(bytes) => {
                     self.fed(&bytes, now);
-                    // The reader may be faster than whoever looks after the life of this end.
-                    if self.random.one_in(2) {
-                        self.hear_goodbye(network, now);
-                    }
+                    self.hear_goodbye_in_time(network, now);
                 }
                 Read::Reset => {
                     self.hear_goodbye(network, now);
@@ -64,6 +63,11 @@ impl End {
                 Err(fault) => self.receiver.fail(fault),
             }
         }
+        if self.receiver.has_goodbye() {
+            // The reader may be faster than whoever looks after the life of this end.
+            let delay = if self.random.one_in(2) { Duration::ZERO } else { self.random.milliseconds(0, 5) };
+            self.hear_by.get_or_insert(now + delay);
+        }
         self.tell(now);
     }
 
@@ -80,8 +84,14 @@ impl End {
         }
     }
 
+    pub fn hear_goodbye_in_time(&mut self, network: &mut Network, now: Moment) -> bool {
+        let is_due = self.hear_by.is_some_and(|by| now >= by) || self.receiver.fault().is_some();
+        is_due && self.hear_goodbye(network, now)
+    }
+
     /// The life of this end learns of the peer's goodbye.
-    pub fn hear_goodbye(&mut self, network: &mut Network, now: Moment) -> bool {
+    fn hear_goodbye(&mut self, network: &mut Network, now: Moment) -> bool {
+        self.hear_by = None;
         let Some(goodbye) = self.receiver.take_goodbye() else {
             return false;
         };
