@@ -2,15 +2,18 @@
 //! think of.
 #![allow(clippy::unwrap_used)]
 
+mod begun;
 mod inbox;
 mod outbox;
 mod session;
 mod values;
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use netasync::proto::classic::{HEADER, encode_header};
 use netasync::proto::cost;
+use netasync::proto::hello::Agreement;
 use netasync::proto::options::{Buffer, Options, Policy, Protocol, Settings};
 use proptest::prelude::*;
 
@@ -52,6 +55,12 @@ impl Model {
     pub fn has_room(&self) -> bool {
         self.limits.has_room(self.waiting.len(), total(&self.waiting))
     }
+}
+
+/// What a peer's greeting might have said.
+pub fn agreement(credit: u64, max_messages: u64, max_size: usize) -> Agreement {
+    let heartbeat_timeout = Duration::from_secs(1);
+    Agreement { session: [1; 16], credit, max_messages, hold: 1 << 20, max_size, heartbeat_timeout }
 }
 
 /// What a peer makes of the bytes that one link carried.

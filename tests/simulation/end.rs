@@ -2,8 +2,6 @@
 //! simulated network as the real link executes them on sockets. How it reads and writes stands in
 //! `traffic.rs`, what must hold of it in `bounds.rs`.
 
-use std::time::Duration;
-
 use netasync::proto::Moment;
 use netasync::proto::account::Stats;
 use netasync::proto::endpoint::{Endpoint, Facts, Input, Order, Phase, Role};
