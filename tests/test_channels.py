@@ -26,7 +26,7 @@ async def test_the_read_channel_takes_what_the_connection_would(world):
     peer.half_close()
     items = [item async for item in world.items(conn, via=chan)]
     assert items[0] == b"6"
-    assert items[1].reason is Reason.EOF
+    assert items[1].reason is world.farewell
 
 
 @ORIGINAL
@@ -111,7 +111,7 @@ async def test_holding_a_channel_keeps_its_connection_alive(world, which):
     with pytest.warns(ResourceWarning):  # the channel was the last that held it
         del chan
         gc.collect()
-    assert (await world.end(served)).reason is Reason.EOF
+    assert (await world.end(served)).reason is world.farewell
 
 
 @ORIGINAL

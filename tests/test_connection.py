@@ -102,7 +102,7 @@ async def test_wait_closed_returns_the_closed_value(world):
     await world.settle(waiting)
     peer.close()
     end = await world.join(waiting)
-    assert end.reason is Reason.EOF
+    assert end.reason is world.farewell
     assert await world.end(conn) == end
 
 
@@ -187,7 +187,7 @@ async def test_an_item_waiting_at_close_is_discarded_and_counted(world):
 async def test_a_dialler_outlives_its_peer(world):
     conn, peer, server = await world.dialled()
     peer.close()
-    assert (await world.down(conn)).reason is Reason.EOF
+    assert (await world.down(conn)).reason is world.farewell
     again = await world.outside(server.accept)
     await world.up(conn)
     await world.send(conn, b"still here")
@@ -200,7 +200,7 @@ async def test_without_reconnect_the_first_break_ends_a_dialler(world):
     peer.close()
     down = await world.down(conn)
     assert (down.reason, down.retry_in) == (Reason.EOF, None)
-    assert (await world.end(conn)).reason is Reason.EOF
+    assert (await world.end(conn)).reason is world.farewell
 
 
 async def test_without_reconnect_the_first_failed_dial_ends_a_dialler(world):
@@ -255,7 +255,7 @@ async def test_a_handle_dropped_without_close_is_closed_with_a_resource_warning(
         del conn
         gc.collect()
     assert await world.recv(served) == b"accepted before"
-    assert (await world.end(served)).reason is Reason.EOF
+    assert (await world.end(served)).reason is world.farewell
 
 
 @ORIGINAL

@@ -11,6 +11,7 @@ from support.counts import counts
 from support.faces import FACES
 from support.process import run_script
 from support.waiting import DEADLINE
+from support.wires import ORIGINAL
 
 LOOPS = ["asyncio", "uvloop"]
 
@@ -194,12 +195,13 @@ def test_an_error_that_ends_a_process_is_the_only_one_that_it_shows():
     assert done.stderr.count("Traceback") == 1, done.stderr
 
 
+@ORIGINAL
 @pytest.mark.faces("asyncio")
 async def test_what_was_accepted_is_written_as_the_process_ends(world):
     server = world.raw_listener()
     script = """
         import sys, netasync.blocking as na
-        conn = na.connect(sys.argv[1])
+        conn = na.connect(sys.argv[1], protocol="net.async")
         conn.wait_connected()
         for number in range(300):
             conn.send(b"%d " % number + bytes(1000))
@@ -211,13 +213,14 @@ async def test_what_was_accepted_is_written_as_the_process_ends(world):
     await world.join(ending)
 
 
+@ORIGINAL
 @pytest.mark.faces("asyncio")
 async def test_a_peer_that_does_not_read_does_not_keep_a_process_from_ending(world):
     server = world.raw_listener(receive_buffer=4096)
     script = """
         import sys, netasync
         room = netasync.Buffer.fixed(100_000, max_bytes=2**28)
-        conn = netasync.connect(sys.argv[1], write_buffer=room).blocking
+        conn = netasync.connect(sys.argv[1], write_buffer=room, protocol="net.async").blocking
         conn.wait_connected()
         for number in range(200):
             conn.send(bytes(100_000))

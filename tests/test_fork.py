@@ -55,6 +55,8 @@ def test_every_call_on_a_handle_of_the_parent_is_a_forked_error_in_the_child():
                 lambda: netasync.connect("127.0.0.1:1", runtime=runtime),
                 lambda: netasync.listen(0, runtime=runtime),
                 lambda: client.recv(timeout=0.1), lambda: client.wait_closed(timeout=0),
+                lambda: na.select(client), lambda: na.select(listener.accept_chan, timeout=0),
+                lambda: netasync.select(client.read_chan, timeout=1).send(None),
             ):
                 try:
                     call()
@@ -164,6 +166,7 @@ def test_tasks_that_wait_as_their_process_forks_end_in_the_child_and_wait_on_in_
                 client.recv(), client.recv_many(3), client.wait_closed(),
                 listener.accept(), listener.wait_closed(),
                 alone.send(b"waits"), alone.send_many([b"waits"]), alone.flush(), alone.wait_connected(),
+                netasync.select(client, listener, timeout=600),
             ]
             waiting = [asyncio.ensure_future(call) for call in calls]
             await asyncio.sleep(0)

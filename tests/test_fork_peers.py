@@ -11,6 +11,7 @@ from support.counts import counts
 from support.faces import FACES
 from support.forking import forks, program
 from support.waiting import DEADLINE
+from support.wires import ORIGINAL
 
 
 @pytest.fixture(params=["asyncio", "uvloop"])
@@ -39,6 +40,7 @@ LEAVING = {
 }
 
 
+@ORIGINAL
 @pytest.mark.faces("asyncio")
 @pytest.mark.parametrize("leaving", sorted(LEAVING))
 async def test_a_peer_hears_nothing_of_a_child_however_that_ends(world, leaving):
@@ -66,6 +68,7 @@ async def test_a_peer_hears_nothing_of_a_child_however_that_ends(world, leaving)
     await world.join(forking)
 
 
+@ORIGINAL
 @pytest.mark.faces("asyncio")
 async def test_what_the_parent_has_queued_goes_out_once_though_a_child_flushes_at_its_exit(world):
     server = world.raw_listener(receive_buffer=4096)
@@ -90,6 +93,7 @@ async def test_what_the_parent_has_queued_goes_out_once_though_a_child_flushes_a
     await world.join(forking)
 
 
+@ORIGINAL
 @pytest.mark.faces("asyncio")
 async def test_a_child_that_lives_on_holds_neither_links_nor_ports_of_a_parent_that_is_killed(world):
     server = world.raw_listener()

@@ -210,7 +210,7 @@ async def test_busy_python_keeps_its_link(world):
 
 ECHO = """
     import sys, netasync.blocking as na
-    conn = na.connect(sys.argv[1], heartbeat_interval=0.05)
+    conn = na.connect(sys.argv[1], heartbeat_interval=0.05, protocol=sys.argv[2])
     for item in conn:
         if isinstance(item, bytes):
             conn.send(item)
@@ -219,7 +219,9 @@ ECHO = """
 
 async def test_a_stopped_process_is_found(world):
     listener = world.listen(0, **PATIENT)
-    with subprocess.Popen(script_command(ECHO, listener.address), stderr=subprocess.DEVNULL) as echo:
+    with subprocess.Popen(
+        script_command(ECHO, listener.address, world.wire), stderr=subprocess.DEVNULL
+    ) as echo:
         try:
             conn = await world.accept(listener)
             await world.up(conn)

@@ -54,6 +54,8 @@ CYCLES = """
         return loop
 
     listener = na.listen(0)
+    # Shows a dial before its dialler has said anything.
+    eager = na.listen(0, protocol="net.async")
     kept_loop = new_loop()
 
     def up():
@@ -97,10 +99,10 @@ CYCLES = """
         na.listen(0)
 
     def dropped_unaccepted():
-        client = na.connect(listener.address)
+        client = na.connect(eager.address, protocol="net.async")
         assert isinstance(client.recv(timeout=30), netasync.Connected)
         client.aio.abort()
-        listener.accept(timeout=30)
+        eager.accept(timeout=30)
 
     def refused():
         na.connect("127.0.0.1:1", reconnect=None).wait_closed(timeout=30)
@@ -117,11 +119,11 @@ CYCLES = """
         na.listen(0).close()
 
     def reset_before_the_first_byte():
-        host, port = listener.address.split(":")
+        host, port = eager.address.split(":")
         peer = socket.create_connection((host, int(port)))
         peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         peer.close()
-        listener.accept(timeout=30).close()
+        eager.accept(timeout=30).close()
 
     def cancelled():
         async def main():
@@ -180,7 +182,7 @@ CYCLES = """
         import types
         made = [name for name, each in globals().items() if isinstance(each, types.FunctionType)]
         print(*made[made.index("connected_and_closed"):])
-        listener.close()
+        listener.close(), eager.close()
         kept_loop.close()
         sys.exit()
 
@@ -203,7 +205,7 @@ CYCLES = """
         assert len(seen) < 8, f"after {count} cycles each: {seen}"
         seen.append(grown())
     print(f"{sys.argv[1]} on {sys.argv[2]}: {seen[-1][0] / count:.0f} bytes for each of {count} cycles")
-    listener.close()
+    listener.close(), eager.close()
     kept_loop.close()
 """
 

@@ -169,7 +169,7 @@ async def test_a_connection_that_ended_while_it_waited_is_still_accepted_with_wh
     conn = await world.accept(listener)
     await world.up(conn)
     assert await world.take(conn, 2) == [b"said", b"and gone"]
-    assert (await world.end(conn)).reason is Reason.EOF
+    assert (await world.end(conn)).reason is world.farewell
 
 
 @ORIGINAL

@@ -18,6 +18,9 @@ from support.native_world import (
     reason_of_break,
 )
 from support.process import resident_bytes
+from support.wires import OURS
+
+pytestmark = OURS
 
 EMPTY = 64
 

@@ -27,6 +27,9 @@ from support.native_world import (
     reason_of_break,
 )
 from support.process import resident_bytes
+from support.wires import OURS
+
+pytestmark = OURS
 
 #: What the interpreter and the allocator may keep for themselves.
 SLACK = 8 * 2**20
@@ -48,7 +51,7 @@ def every(few, full=1):
 
 @every(23)
 async def test_a_frame_cut_at_any_offset_is_never_delivered_in_part(world, step):
-    listener = native_listen(world, session_timeout=0)
+    listener = native_listen(world)
     wire = message(bytes(range(256)) * 4)
     for number, offset in enumerate(range(0, len(wire) + 1, step)):
         conn, peer = await native_call(world, listener)
@@ -134,7 +137,6 @@ async def test_peers_that_announce_the_maximum_and_stop_take_no_memory(world, co
         heartbeat_interval=0.1,
         heartbeat_timeout=1.5,
         accept_buffer=count,
-        session_timeout=0,
     )
     before = resident_bytes()
     stopped = []
@@ -207,12 +209,12 @@ async def test_every_stranger_is_shown_out_and_memory_stays(world, seeded, count
 
 async def test_random_bytes_behind_a_greeting_harm_nobody_else(world, seeded):
     _, is_well = await neighbour(world, **NATIVE)
-    listener = native_listen(world, max_size=10_000, session_timeout=0)
+    listener = native_listen(world, max_size=10_000)
     for _ in range(40):
         conn, peer = await native_call(world, listener)
         await world.outside(throw, peer, seeded.randbytes(seeded.randrange(1, 5000)))
         peer.close()
-        await world.wait_closed(conn)
+        await reason_of_break(world, conn)
     await is_well()
 
 
@@ -269,7 +271,7 @@ async def test_a_stream_is_the_same_however_it_is_cut(world, seeded, times):
     sent = [bytes(seeded.choice(sizes)) + b"%d" % number for number in range(2000)]
     between = {0: ping(1, 0, AMPLE), 1: ack(0, AMPLE), 2: control(0x50, b"skip"), 3: control(0x08)}
     wire = b"".join(message(data) + between.get(number % 80, b"") for number, data in enumerate(sent))
-    listener = native_listen(world, session_timeout=0)
+    listener = native_listen(world)
     for _ in range(times):
         conn, peer = await native_call(world, listener, credit=AMPLE)
         longest = seeded.choice([50, 1000, 70_000, 400_000])

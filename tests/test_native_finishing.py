@@ -15,6 +15,9 @@ from support.native_world import (
     native_listen,
 )
 from support.waiting import A_WHILE
+from support.wires import OURS
+
+pytestmark = OURS
 
 STEADY = Backoff(initial=0.01, factor=1, maximum=50, jitter="none")
 

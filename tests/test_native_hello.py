@@ -30,6 +30,9 @@ from support.native_world import (
     native_pair,
 )
 from support.waiting import A_WHILE
+from support.wires import OURS
+
+pytestmark = OURS
 
 #: Options whose every number stands in HELLO.
 SETTINGS = {
@@ -147,7 +150,7 @@ async def test_an_unknown_session_is_answered_with_a_new_one(world):
         {"extensions": ((200, b"first"), (200, b"again"))},
         {"extensions": ((200, bytes(4096 - 84 - 3)),)},
     ],
-    ids=str,
+    ids=lambda fields: str(fields)[:60],
 )
 async def test_a_hello_with_this_is_welcome_on_both_sides(world, fields):
     conn, peer = await native_answered(world, fields)

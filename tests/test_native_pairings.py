@@ -5,6 +5,9 @@ import pytest
 from netasync import Backoff, Reason
 from support.hostile import neighbour
 from support.native_world import NATIVE, native_connect, native_dial
+from support.wires import OURS
+
+pytestmark = OURS
 
 STEADY = Backoff(initial=0.01, factor=1, maximum=50, jitter="none")
 

@@ -15,6 +15,9 @@ from support.native_world import (
     native_listen,
     native_listener,
 )
+from support.wires import OURS
+
+pytestmark = OURS
 
 #: Each wait is short, but the longest, which a refusal may ask for and `retry_in` shows.
 STEADY = Backoff(initial=0.01, factor=1, maximum=50, jitter="none")

@@ -31,6 +31,9 @@ from support.frames import (
     split_header,
 )
 from support.native import NativeListener, NativePeer, Refused
+from support.wires import OURS
+
+pytestmark = OURS
 
 FULL = Hello(
     minor=7,

@@ -35,6 +35,9 @@ from support.native_world import (
     native_pair,
 )
 from support.process import resident_bytes
+from support.wires import OURS
+
+pytestmark = OURS
 
 GOLDEN = [
     (b"", bytes.fromhex("00000000")),

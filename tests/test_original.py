@@ -269,6 +269,7 @@ async def test_accept_buffer_says_how_many_connections_may_wait_to_be_accepted(w
         assert await world.recv(served) == b"hello"
 
 
+@ORIGINAL
 @pytest.mark.parametrize("policy", [Buffer.dropping, Buffer.sliding], ids=["dropping", "sliding"])
 async def test_a_lossy_accept_buffer_refuses_the_newest_or_ends_the_oldest(world, policy):
     listener = world.listen(0, accept_buffer=policy(2))
@@ -305,7 +306,7 @@ async def test_reconnect_takes_a_back_off_or_a_plain_number_of_seconds(world, re
     conn, peer, server = await world.dialled(reconnect=reconnect)
     peer.close()
     down = await world.down(conn)
-    assert down.reason is Reason.EOF
+    assert down.reason is world.farewell
     assert down.attempt == 0
     assert 0 <= down.retry_in <= 0.05
     await world.outside(server.accept)
@@ -334,6 +335,7 @@ async def test_both_faces_are_one_connection(world):
 # alts!, alts!! over channels
 
 
+@ORIGINAL
 async def test_select_takes_one_item_from_the_first_channel_that_has_one(world):
     listener = world.listen(0)
     peers = [await world.raw_dial(listener.address) for _ in range(2)]

@@ -12,6 +12,7 @@ from support.counts import counts
 from support.faces import FACES, aio, blocking
 from support.process import threads_named, times_woken
 from support.waiting import DEADLINE
+from support.wires import ORIGINAL
 
 LOOPS = pytest.mark.faces("asyncio", "uvloop")
 
@@ -29,6 +30,7 @@ async def several(world, count, **options):
 # What it returns
 
 
+@ORIGINAL
 async def test_the_first_that_is_ready_counts_in_the_order_of_the_arguments(world):
     (a, b, c), peers, _ = await several(world, 3)
     for conn, peer in zip((a, b, c), peers, strict=True):
@@ -38,6 +40,7 @@ async def test_the_first_that_is_ready_counts_in_the_order_of_the_arguments(worl
     assert order == [(c, b"1"), (c, b"2"), (a, b"1"), (a, b"2"), (b, b"1"), (b, b"2")]
 
 
+@ORIGINAL
 async def test_exactly_one_item_is_taken_and_the_others_stay(world):
     (a, b), peers, _ = await several(world, 2)
     for conn, peer in zip((a, b), peers, strict=True):
@@ -48,6 +51,7 @@ async def test_exactly_one_item_is_taken_and_the_others_stay(world):
     assert (await world.recv(a), await world.take(b, 2)) == (b"2", [b"1", b"2"])
 
 
+@ORIGINAL
 async def test_the_argument_itself_comes_back_whether_handle_or_channel(world):
     (a, b), (_, peer), listener = await several(world, 2)
     for chan in (b, b.read_chan):
@@ -63,6 +67,7 @@ async def test_the_argument_itself_comes_back_whether_handle_or_channel(world):
         assert (await world.up(conn)).peer == dialled.address
 
 
+@ORIGINAL
 async def test_a_handle_given_twice_is_fine(world):
     (a, b), (peer, _), _ = await several(world, 2)
     waiting = world.spawn(world.select(a, b, a, a.read_chan))
@@ -72,12 +77,14 @@ async def test_a_handle_given_twice_is_fine(world):
     assert await world.take(a, 2) == [b"2", b"3"]
 
 
+@ORIGINAL
 async def test_one_handle_alone_is_fine(world):
     (conn,), (peer,), _ = await several(world, 1)
     peer.send(b"x")
     assert await world.select(conn) == (conn, b"x")
 
 
+@ORIGINAL
 async def test_values_come_like_messages_over_breaks_and_new_links(world):
     servers = [world.raw_listener() for _ in range(2)]
     conns = [world.connect(server.address) for server in servers]
@@ -95,18 +102,20 @@ async def test_values_come_like_messages_over_breaks_and_new_links(world):
         assert await world.select(*conns) == (conn, b"on the new link")
 
 
+@ORIGINAL
 async def test_what_has_ended_is_always_ready(world):
     (a, b), (_, peer), listener = await several(world, 2)
     peer.close()
     for _ in range(3):
         which, item = await world.select(a, b)
-        assert (which, type(item), item.reason) == (b, Closed, Reason.EOF)
+        assert (which, type(item), item.reason) == (b, Closed, world.farewell)
     await world.close(listener)
     for _ in range(3):
         which, item = await world.select(a, listener)
         assert (which, type(item), item.reason) == (listener, Closed, Reason.CLOSED_HERE)
 
 
+@ORIGINAL
 async def test_faces_may_mix_and_each_accepts_its_own_kind(world):
     (a, b), (_, peer), listener = await several(world, 2)
     peer.send(b"1", b"2")
@@ -125,6 +134,7 @@ async def test_faces_may_mix_and_each_accepts_its_own_kind(world):
 # Waiting
 
 
+@ORIGINAL
 async def test_it_waits_for_whichever_comes_first(world):
     (a, b, c), peers, listener = await several(world, 3)
     for conn, peer in zip((b, a, c), (peers[1], peers[0], peers[2]), strict=True):
@@ -139,6 +149,7 @@ async def test_it_waits_for_whichever_comes_first(world):
     assert (which, conn.peer) == (listener, dialled.address)
 
 
+@ORIGINAL
 async def test_it_times_out_and_nothing_is_lost(world):
     (a, b), (peer, _), listener = await several(world, 2)
     for timeout in (0, 0.05):
@@ -151,6 +162,7 @@ async def test_it_times_out_and_nothing_is_lost(world):
     assert await world.select(b, a, timeout=0) == (a, b"x")
 
 
+@ORIGINAL
 async def test_a_timeout_that_is_not_needed_changes_nothing(world):
     (a, b), (_, peer), _ = await several(world, 2)
     for number in range(50):
@@ -160,6 +172,7 @@ async def test_a_timeout_that_is_not_needed_changes_nothing(world):
         assert await world.join(waiting) == (b, b"%d" % number)
 
 
+@ORIGINAL
 async def test_a_listener_that_closes_ends_the_wait(world):
     (a, b), _, listener = await several(world, 2)
     waiting = world.spawn(world.select(a, b, listener.accept_chan))
@@ -171,6 +184,7 @@ async def test_a_listener_that_closes_ends_the_wait(world):
     assert (type(end), end.reason) == (Closed, Reason.CLOSED_HERE)
 
 
+@ORIGINAL
 async def test_a_handle_that_is_closed_here_ends_the_wait(world):
     (a, b), _, listener = await several(world, 2, close_timeout=0.1)
     waiting = world.spawn(world.select(a, listener, b))
@@ -185,6 +199,7 @@ async def test_a_handle_that_is_closed_here_ends_the_wait(world):
     assert (which, end.reason) == (a, Reason.CLOSED_HERE)
 
 
+@ORIGINAL
 async def test_shutdown_ends_the_wait(world):
     (a, b), _, listener = await several(world, 2)
     waiting = [world.spawn(world.select(*chans)) for chans in ((a, b), (listener, a), (b, listener))]
@@ -198,6 +213,7 @@ async def test_shutdown_ends_the_wait(world):
 # The others lose nothing
 
 
+@ORIGINAL
 async def test_over_fifty_connections_each_message_arrives_exactly_once_and_in_order(world, seeded):
     conns, peers, _ = await several(world, 50)
     count = 40
@@ -217,6 +233,7 @@ async def test_over_fifty_connections_each_message_arrives_exactly_once_and_in_o
     await world.join(feeding)
 
 
+@ORIGINAL
 async def test_several_that_select_over_the_same_handles_share_them_exactly(world, seeded):
     conns, peers, _ = await several(world, 8)
     for conn in conns:
@@ -248,6 +265,7 @@ async def test_several_that_select_over_the_same_handles_share_them_exactly(worl
     assert sorted(taken) == sorted((nth, b"%d" % number) for nth in range(8) for number in range(count))
 
 
+@ORIGINAL
 async def test_those_that_receive_beside_it_get_what_it_leaves(world, seeded):
     (a, b), peers, _ = await several(world, 2)
     for conn in (a, b):
@@ -281,6 +299,7 @@ async def rest(world, conn):
     return left
 
 
+@ORIGINAL
 @LOOPS
 async def test_a_wake_that_came_beside_another_is_passed_on(world):
     """Both handles wake the one that selects; it takes one item, and the other goes to who waits behind."""
@@ -305,6 +324,7 @@ async def lost_race(world, taken, a):
 NO_HELP = {"heartbeat_interval": 3000, "heartbeat_timeout": 9000, "close_timeout": 9000}
 
 
+@ORIGINAL
 @LOOPS
 @pytest.mark.parametrize("count", counts(1000, 100_000))
 async def test_a_cancelled_select_loses_and_doubles_nothing(world, seeded, count):
@@ -338,6 +358,7 @@ async def test_a_cancelled_select_loses_and_doubles_nothing(world, seeded, count
     assert await world.select(*conns) == (conns[2], b"last")
 
 
+@ORIGINAL
 @LOOPS
 async def test_a_cancelled_select_over_a_listener_loses_no_connection(world, seeded):
     (conn,), _, listener = await several(world, 1)
@@ -352,6 +373,7 @@ async def test_a_cancelled_select_over_a_listener_loses_no_connection(world, see
     assert accepted == dialled
 
 
+@ORIGINAL
 @LOOPS
 @pytest.mark.parametrize("by", ["select", "recv"])
 async def test_a_wait_that_is_cancelled_in_the_yield_before_its_try_passes_its_wake_on(world, by):
@@ -381,6 +403,7 @@ async def test_a_wait_that_is_cancelled_in_the_yield_before_its_try_passes_its_w
 # Threads and loops
 
 
+@ORIGINAL
 @LOOPS
 @pytest.mark.parametrize("count", counts(2000, 100_000))
 async def test_threads_in_select_while_a_loop_reads_the_same_handles(world, seeded, count):
@@ -416,6 +439,7 @@ async def test_threads_in_select_while_a_loop_reads_the_same_handles(world, seed
     assert messages == list(range(count))
 
 
+@ORIGINAL
 @LOOPS
 async def test_a_thread_in_select_and_a_loop_hand_over_to_each_other_again_and_again(world, seeded):
     conns, peers, _ = await several(world, 3)
@@ -446,6 +470,7 @@ async def test_a_thread_in_select_and_a_loop_hand_over_to_each_other_again_and_a
             assert await world.join(waiting) in (None, step)
 
 
+@ORIGINAL
 @pytest.mark.faces("threads")
 async def test_threads_that_select_and_threads_that_receive_hand_over_to_each_other(world):
     """One that selects leads several; whoever stays behind must read on."""
@@ -463,6 +488,7 @@ async def test_threads_that_select_and_threads_that_receive_hand_over_to_each_ot
         assert await world.join(receiving) == b"b%d" % number
 
 
+@ORIGINAL
 @pytest.mark.faces("threads")
 async def test_a_thread_in_select_reads_its_connections_itself(world):
     conns, peers, _ = await several(world, 5)
@@ -477,6 +503,7 @@ async def test_a_thread_in_select_reads_its_connections_itself(world):
     assert times_woken(runtime) - before < 200
 
 
+@ORIGINAL
 @LOOPS
 def test_a_thread_is_served_though_the_loop_that_read_its_handles_stands_still(world):
     """The loop exists, is not closed and does not run; a thread selects over what the loop used to read."""
@@ -512,6 +539,7 @@ async def test_nothing_to_select_from_is_a_value_error(world):
             await world.select(timeout=timeout)
 
 
+@ORIGINAL
 @pytest.mark.parametrize("stranger", [None, 1, "conn", [], object(), netasync.Runtime, netasync.Connection])
 async def test_what_has_no_items_is_a_type_error(world, stranger):
     (conn,), _, _ = await several(world, 1)
@@ -519,6 +547,7 @@ async def test_what_has_no_items_is_a_type_error(world, stranger):
         await world.select(conn, stranger)
 
 
+@ORIGINAL
 async def test_a_write_channel_is_a_type_error(world):
     (conn,), _, _ = await several(world, 1)
     with pytest.raises(TypeError, match="not WriteChannel"):
@@ -527,6 +556,7 @@ async def test_a_write_channel_is_a_type_error(world):
         await world.select([conn])
 
 
+@ORIGINAL
 @pytest.mark.parametrize(
     ("timeout", "error"),
     [
@@ -546,6 +576,7 @@ async def test_a_timeout_that_makes_no_sense_is_told(world, timeout, error):
     assert await world.select(conn) == (conn, b"x")
 
 
+@ORIGINAL
 @LOOPS
 async def test_nothing_happens_before_it_is_awaited(world):
     (conn,), (peer,), _ = await several(world, 1)

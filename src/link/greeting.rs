@@ -40,6 +40,13 @@ pub(super) async fn ask(socket: &Arc<Socket>, link: &Link, first_by: Moment) -> 
     }
 }
 
+/// Both sides have taken their leave: reads what still comes, to the end of the stream.
+pub(super) async fn read_to_end(socket: &Arc<Socket>) {
+    if let Ok(conversation) = Conversation::new(socket) {
+        while conversation.read().await.is_ok() {}
+    }
+}
+
 /// The listening side of one conversation.
 pub(super) struct Hearing<'a> {
     conversation: Conversation,

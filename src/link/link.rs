@@ -287,7 +287,7 @@ impl Link {
         self.stop(Input::Abort(reason));
         let code = if reason == Reason::Busy { close::BUSY } else { close::ABORTED };
         self.blame(&Goodbye { code, words: String::new() });
-        self.hang_up();
+        drop(self.hang_up());
         self.end(reason);
     }
 
@@ -377,8 +377,10 @@ impl Link {
         self.changed.ring();
     }
 
-    /// The link is gone: whole messages stay, a half-written one will go again.
-    pub(super) fn hang_up(&self) {
+    /// The link is gone: whole messages stay, a half-written one will go again. Returns a socket on which
+    /// both sides have taken their leave: it is to be read to its end, for unread bytes would become a
+    /// reset, which can overtake our last words.
+    pub(super) fn hang_up(&self) -> Option<Arc<Socket>> {
         let mut rx = self.rx();
         let socket = rx.socket.take();
         if socket.is_some() {
@@ -387,22 +389,30 @@ impl Link {
         rx.end = None;
         rx.is_paused = false;
         rx.is_reset = false;
+        let has_heard = rx.receiver.has_heard_goodbye();
         let mut tx = self.tx();
+        let has_parted = has_heard && tx.sender.has_closed();
         tx.socket = None;
         tx.has_failed = false;
         tx.is_stalled = false;
         tx.sender.link_down();
         let drainer = tx.drainer.take();
         drop(tx);
-        if let Some(socket) = socket {
+        let left = socket.and_then(|socket| {
+            if has_parted {
+                socket.end_stream();
+                return Some(socket);
+            }
             socket.hang_up();
-        }
+            None
+        });
         self.publish(&mut rx);
         self.sync_driver(&mut rx);
         drop(rx);
         if let Some(drainer) = drainer {
             self.sync(drainer);
         }
+        left
     }
 
     /// Everything was written: ends our stream.
@@ -419,7 +429,7 @@ impl Link {
     pub(super) fn blame(&self, goodbye: &Goodbye) {
         let tx = self.tx();
         let socket = tx.socket.as_ref().filter(|_| !tx.has_failed && !tx.is_stalled);
-        if let (Some(socket), Some(frame)) = (socket, tx.sender.last_word(goodbye)) {
+        if let (Some(socket), Some(frame)) = (socket, tx.sender.last_word(goodbye, self.numbers())) {
             // Nobody can be told that it did not go out.
             let _ = socket.send(&[std::io::IoSlice::new(&frame)]);
         }

@@ -10,6 +10,7 @@ use tokio::io::{Interest, Ready};
 use super::clock;
 use super::dial::{Dialed, Dialling, Route, dial};
 use super::driver::Driver;
+use super::greeting;
 use super::link::{Link, Rx, Status, StreamEnd};
 use super::net::{self, Socket, words_of};
 use crate::proto::Moment;
@@ -157,7 +158,10 @@ impl Supervisor {
                 self.dialling = None;
                 self.dialed = None;
                 self.watch = None;
-                self.link.hang_up();
+                if let Some(socket) = self.link.hang_up() {
+                    let limit = self.link.options().close_timeout;
+                    tokio::spawn(async move { clock::within(limit, greeting::read_to_end(&socket)).await });
+                }
             }
             Order::EndStream => self.link.end_stream(),
             Order::SayClose { goodbye, after } => self.link.say_close(goodbye, after),
@@ -362,7 +366,7 @@ struct EndWithSupervisor(Arc<Link>);
 impl Drop for EndWithSupervisor {
     fn drop(&mut self) {
         if self.0.status().state != State::Closed {
-            self.0.hang_up();
+            drop(self.0.hang_up());
             self.0.end(if std::thread::panicking() { Reason::Internal } else { Reason::Shutdown });
         }
     }

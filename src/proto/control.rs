@@ -57,6 +57,8 @@ enum Progress {
     Wanted,
     /// The kernel has its first byte.
     Begun,
+    /// The kernel has it.
+    Done,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -126,12 +128,12 @@ impl Control {
 
     /// Whether our CLOSE was handed to the kernel whole.
     pub fn has_closed(&self) -> bool {
-        self.has_begun_close() && self.rest.is_empty()
+        self.close.as_ref().is_some_and(|closing| closing.progress == Progress::Done)
     }
 
-    /// Nothing may follow.
+    /// No message may follow; ACK and PONG still do.
     pub fn has_begun_close(&self) -> bool {
-        self.close.as_ref().is_some_and(|closing| closing.progress == Progress::Begun)
+        self.close.as_ref().is_some_and(|closing| closing.progress != Progress::Wanted)
     }
 
     /// A frame waits for its place behind messages.
@@ -164,21 +166,14 @@ impl Control {
 
     /// Whether frames wait that no message has to go out with.
     pub fn is_urgent(&self, messages: Messages) -> bool {
-        if self.has_begun_close() {
-            return !self.rest.is_empty();
-        }
         let waits = self.has_ack || self.has_ping || self.has_pong.is_some();
-        waits || !self.rest.is_empty() || (self.has_ask && messages.are_all) || self.closes_behind(messages)
+        waits || !self.rest.is_empty() || self.asks_behind(messages) || self.closes_behind(messages)
     }
 
     /// Drafts the frames of one write.
     pub fn draft(&mut self, messages: Messages, numbers: Numbers) {
         self.draft.clear();
         self.pieces.clear();
-        if self.has_begun_close() {
-            self.front = 0;
-            return;
-        }
         if self.is_first {
             self.put(Piece::Ack, numbers);
         }
@@ -195,7 +190,7 @@ impl Control {
         self.front = self.pieces.len();
         // Until it is written it is still to be told, though nothing be consumed any more.
         self.has_ack |= self.front > 0;
-        if self.has_ask && messages.are_all {
+        if self.asks_behind(messages) {
             self.put(Piece::Ask, numbers);
         }
         if self.closes_behind(messages) {
@@ -222,6 +217,7 @@ impl Control {
     pub fn wrote_rest(&mut self, written: usize) -> usize {
         let taken = written.min(self.rest.len());
         self.rest.drain(..taken);
+        self.note_done();
         written - taken
     }
 
@@ -247,6 +243,15 @@ impl Control {
             }
             self.sent(piece, now);
         }
+        self.note_done();
+    }
+
+    fn note_done(&mut self) {
+        if let Some(closing) = self.close.as_mut().filter(|closing| closing.progress == Progress::Begun)
+            && self.rest.is_empty()
+        {
+            closing.progress = Progress::Done;
+        }
     }
 
     fn sent(&mut self, piece: Piece, now: Moment) {
@@ -268,6 +273,10 @@ impl Control {
         if piece.tells() {
             self.has_ack = false;
         }
+    }
+
+    fn asks_behind(&self, messages: Messages) -> bool {
+        self.has_ask && messages.are_all && !self.has_begun_close()
     }
 
     fn closes_behind(&self, messages: Messages) -> bool {
@@ -391,10 +400,12 @@ mod tests {
         assert_eq!(write_all(&mut control, BLOCKED, 0), [vec![], vec![]]);
         assert_eq!(write_all(&mut control, SOME, 0), [vec![], vec![wire::ACK, wire::CLOSE]]);
         assert!(control.has_closed());
-        control.ping();
+        control.ask();
+        assert!(!control.is_urgent(SOME), "nothing that belongs to messages follows");
         control.pong(1);
-        assert!(!control.is_urgent(SOME), "nothing follows, so nothing is to be done");
-        assert_eq!(write_all(&mut control, SOME, 0), [vec![], vec![]]);
+        assert_eq!(write_all(&mut control, SOME, 64), [vec![wire::PONG], vec![]]);
+        control.ack();
+        assert_eq!(write_all(&mut control, SOME, 64), [vec![wire::ACK], vec![]]);
         let mut answering = begun();
         write_all(&mut answering, NONE, 0);
         answering.close(done(), After::WhatMayBegin);

@@ -398,8 +398,10 @@ impl Endpoint {
                 self.note_use(since, facts, now);
                 orders.extend(self.rest(fault, Wait::Backoff, facts, now));
             }
-            Role::Accepted if code == close::ABORTED => orders.extend(self.ended(reason, fault.detail, facts)),
-            Role::Accepted => orders.extend(self.ended(Reason::ClosedByPeer, fault.detail, facts)),
+            Role::Accepted if code == close::VOID => {
+                orders.extend(self.ended(Reason::ClosedByPeer, fault.detail, facts))
+            }
+            Role::Accepted => orders.extend(self.ended(reason, fault.detail, facts)),
         }
         orders
     }

@@ -12,7 +12,7 @@ use super::inbox::Inbox;
 use super::liveness::{Hearing, flood};
 use super::options::{Options, Protocol};
 use super::session::{Heard, Incoming};
-use super::wire::{Control, Goodbye, Numbers};
+use super::wire::{Control, Goodbye, Numbers, protocol};
 
 pub use super::sender::Sender;
 
@@ -33,6 +33,7 @@ pub struct Receiver {
     heard: Heard,
     /// Control frames for the writing half.
     for_sender: VecDeque<Control>,
+    may_be_moved: bool,
     goodbye: Option<Goodbye>,
     /// When the first frame behind the greeting must be there.
     first_by: Option<Moment>,
@@ -70,6 +71,7 @@ impl Receiver {
             received_before: 0,
             heard: Heard::default(),
             for_sender: VecDeque::new(),
+            may_be_moved: false,
             goodbye: None,
             first_by: None,
         }
@@ -87,6 +89,7 @@ impl Receiver {
         if let Some(agreement) = opened.agreement {
             self.inbox.begin_session(agreement.hold);
             self.heard.begin(agreement.credit);
+            self.may_be_moved = agreement.has_dialled;
         }
         // A buffer that the last link left full: nobody reads, so nobody is judged.
         self.settle();
@@ -137,6 +140,11 @@ impl Receiver {
     /// The peer's goodbye, once.
     pub fn take_goodbye(&mut self) -> Option<Goodbye> {
         self.goodbye.take()
+    }
+
+    /// The peer has said goodbye on this link.
+    pub fn has_heard_goodbye(&self) -> bool {
+        self.inbox.has_ended()
     }
 
     pub fn has_goodbye(&self) -> bool {
@@ -319,6 +327,10 @@ impl Receiver {
             match &control {
                 Control::Close(goodbye) => {
                     self.goodbye.get_or_insert_with(|| goodbye.clone());
+                    continue;
+                }
+                Control::Move if !self.may_be_moved => {
+                    self.fail(protocol(String::from("MOVE to a listener")));
                     continue;
                 }
                 Control::Move | Control::Skipped => {

@@ -66,6 +66,8 @@ pub struct Agreement {
     pub hold: u64,
     pub max_size: usize,
     pub heartbeat_timeout: Duration,
+    /// Which side greeted: only who dialled may be sent elsewhere.
+    pub has_dialled: bool,
 }
 
 impl Hello {
@@ -166,6 +168,7 @@ impl Hello {
             hold: self.hold,
             max_size: usize::try_from(self.max_size).unwrap_or(usize::MAX).min(HARD_MAX_SIZE),
             heartbeat_timeout: Duration::from_millis(u64::from(self.heartbeat_timeout)),
+            has_dialled: false,
         }
     }
 }
@@ -177,7 +180,11 @@ pub fn refusal(code: u16, words: &str) -> Goodbye {
 
 /// What a REFUSE means to the dialler that gets it.
 pub fn refused(goodbye: &Goodbye) -> Failure {
-    let reason = if goodbye.code == refuse::BUSY { Reason::Busy } else { Reason::Rejected };
+    let reason = match goodbye.code {
+        refuse::BUSY => Reason::Busy,
+        refuse::CLOSED => Reason::ClosedByPeer,
+        _ => Reason::Rejected,
+    };
     let is_lasting = matches!(goodbye.code, refuse::VERSION | refuse::MALFORMED | refuse::SETTINGS | refuse::IDENTITY);
     let detail = match goodbye.words.as_str() {
         "" => format!("refused with code {}", goodbye.code),
@@ -224,14 +231,15 @@ impl Asking {
             return Ok(None);
         };
         if kind == wire::REFUSE {
-            return Err(refused(&wire::goodbye(body).map_err(broken)?));
+            return Err(refused(&wire::refusal(body).map_err(broken)?));
         }
         let malformed = |words: String| broken(protocol(format!("the answer is no greeting: {words}")));
         let answer = Hello::decode(body).map_err(|goodbye| malformed(goodbye.words))?;
         if answer.session == NONE || answer.link != self.offer.link || answer.received != 0 {
             return Err(malformed(String::from("impossible fields")));
         }
-        Ok(Some((answer.agreement(answer.session, answer.credit), rest.to_vec())))
+        let agreement = Agreement { has_dialled: true, ..answer.agreement(answer.session, answer.credit) };
+        Ok(Some((agreement, rest.to_vec())))
     }
 }
 

@@ -16,7 +16,7 @@ use super::cost;
 use super::events::Fault;
 use super::options::{Buffer, Policy, Protocol};
 use super::session::Incoming;
-use super::wire::{self, Control, protocol};
+use super::wire::{self, Control, Goodbye, protocol};
 
 #[derive(Debug)]
 pub struct Inbox {
@@ -132,6 +132,11 @@ impl Inbox {
         self.session.as_ref().is_none_or(|session| session.has_begun)
     }
 
+    /// Whether the peer has said CLOSE.
+    pub fn has_ended(&self) -> bool {
+        self.session.as_ref().is_some_and(|session| session.has_ended)
+    }
+
     /// Takes bytes as they came from the kernel and parses what the buffer has room for.
     pub fn feed(&mut self, bytes: &[u8]) -> Arrival {
         self.store.extend_from_slice(bytes);
@@ -194,8 +199,11 @@ impl Inbox {
     fn hear(&mut self, kind: u8, at: usize, length: usize) {
         let Some(session) = &mut self.session else { return };
         let body = self.store.get(at..at + length).unwrap_or_default();
-        session.has_begun = true;
+        let is_first = !std::mem::replace(&mut session.has_begun, true);
         match wire::control(kind, body) {
+            Ok(Control::Close(goodbye)) if is_first && !ends_at_once(&goodbye) => {
+                self.fault = Some(protocol(String::from("the first frame is no ACK")));
+            }
             Ok(control) => {
                 session.note(&control);
                 session.heard.push_back(control);
@@ -389,6 +397,11 @@ impl Inbox {
     }
 }
 
+/// A CLOSE that is not answered.
+fn ends_at_once(goodbye: &Goodbye) -> bool {
+    matches!(goodbye.code, wire::close::FAULT | wire::close::ABORTED | wire::close::VOID)
+}
+
 impl Session {
     /// A message's header lies there.
     fn admit(&self) -> Result<(), Fault> {
@@ -415,7 +428,7 @@ impl Session {
             Control::Ask => self.incoming.ask(),
             Control::Close(goodbye) => {
                 self.has_ended = true;
-                if !matches!(goodbye.code, wire::close::FAULT | wire::close::ABORTED | wire::close::VOID) {
+                if !ends_at_once(goodbye) {
                     self.incoming.consume_all();
                 }
             }

@@ -380,6 +380,7 @@ mod tests {
             hold: 1 << 20,
             max_size: 100,
             heartbeat_timeout: std::time::Duration::from_secs(1),
+            has_dialled: true,
         }
     }
 

@@ -223,12 +223,16 @@ impl Sender {
         self.control.has_closed()
     }
 
-    /// A CLOSE that waits for nothing, between two frames; none where a frame is half written.
-    pub fn last_word(&self, goodbye: &Goodbye) -> Option<Vec<u8>> {
+    /// A CLOSE that waits for nothing, between two frames; none where a frame is half written. Only one
+    /// that blames says nothing of what was consumed.
+    pub fn last_word(&self, goodbye: &Goodbye, numbers: Numbers) -> Option<Vec<u8>> {
         let is_between = self.control.rest().is_empty() && self.outbox.rest().is_empty();
         let may_speak = self.protocol == Protocol::Native && is_between && !self.control.has_begun_close();
         may_speak.then(|| {
             let mut frame = Vec::new();
+            if !matches!(goodbye.code, wire::close::FAULT | wire::close::VOID) {
+                wire::encode_ack(numbers, &mut frame);
+            }
             wire::encode_close(goodbye, &mut frame);
             frame
         })
@@ -289,9 +293,9 @@ impl Sender {
         self.outbox.gone() >= mark
     }
 
-    /// When something must be said. Who has said goodbye says nothing more.
+    /// When something must be said.
     pub fn heartbeat_deadline(&self) -> Moment {
-        if self.control.has_begun_close() { Moment::MAX } else { self.speaking.deadline() }
+        self.speaking.deadline()
     }
 
     pub fn trim(&mut self) {

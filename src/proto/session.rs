@@ -289,6 +289,7 @@ mod tests {
             hold: 1 << 20,
             max_size: 1 << 20,
             heartbeat_timeout: Duration::from_secs(1),
+            has_dialled: true,
         }
     }
 

@@ -26,6 +26,9 @@ const MAX_PART: usize = 256 * 1024;
 const MAX_TEXT: usize = 256;
 const CONTROL_BIT: u8 = 0x80;
 
+/// The REFUSE that carries a number.
+const SESSION_OVER: u16 = 6;
+
 /// What the first four bytes of a frame announce.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Frame {
@@ -117,6 +120,7 @@ pub fn control(kind: u8, body: &[u8]) -> Result<Control, Fault> {
         ACK => Ok(Control::Ack(numbers(body, 0)?)),
         ASK => Ok(Control::Ask),
         CLOSE => goodbye(body).map(Control::Close),
+        MOVE if body.len() < 4 => Err(too_short()),
         MOVE => Ok(Control::Move),
         HELLO => Err(protocol(String::from("a second HELLO"))),
         REFUSE => Err(protocol(String::from("REFUSE behind HELLO"))),
@@ -125,7 +129,20 @@ pub fn control(kind: u8, body: &[u8]) -> Result<Control, Fault> {
     }
 }
 
-/// Reads the body of CLOSE or REFUSE.
+/// Reads the body of REFUSE. One whose session is over says first what was consumed of it.
+///
+/// # Errors
+/// `PROTOCOL` when not even its numbers are there.
+pub fn refusal(body: &[u8]) -> Result<Goodbye, Fault> {
+    let refusal = goodbye(body)?;
+    if refusal.code != SESSION_OVER {
+        return Ok(refusal);
+    }
+    word(body, 2)?;
+    Ok(Goodbye { words: text(body.get(10..).unwrap_or_default()), ..refusal })
+}
+
+/// Reads the body of CLOSE.
 ///
 /// # Errors
 /// `PROTOCOL` when not even the code is there.
@@ -268,7 +285,7 @@ mod tests {
     fn a_longer_body_is_read_and_a_shorter_one_is_not() {
         let longer = encoded(|into| encode(ACK, &[&numbers_body(NUMBERS), &[1, 2, 3]], into));
         assert_eq!(decoded(&longer), Ok(Control::Ack(NUMBERS)));
-        for (kind, length) in [(ACK, 15), (PING, 23), (PONG, 23), (CLOSE, 1)] {
+        for (kind, length) in [(ACK, 15), (PING, 23), (PONG, 23), (CLOSE, 1), (MOVE, 3)] {
             let shorter = encoded(|into| encode(kind, &[&vec![0; length]], into));
             assert_eq!(decoded(&shorter).unwrap_err().reason, Reason::Protocol);
         }

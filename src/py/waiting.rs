@@ -131,8 +131,13 @@ impl Await {
     fn stop_timer(&mut self) {
         let Some(timer) = self.limit.as_mut().and_then(|limit| limit.timer.take()) else { return };
         Python::attach(|py| {
+            // Also while an exception passes: it must find its way alone.
+            let on_its_way = PyErr::take(py);
             if let Err(error) = timer.call_method0(py, intern!(py, "cancel")) {
                 error.write_unraisable(py, Some(timer.bind(py)));
+            }
+            if let Some(error) = on_its_way {
+                error.restore(py);
             }
         });
     }

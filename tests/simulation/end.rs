@@ -275,7 +275,7 @@ impl End {
         let Some(link) = self.link.as_ref().filter(|link| !link.has_failed && !link.is_stalled) else {
             return;
         };
-        if let Some(frame) = self.sender.last_word(goodbye) {
+        if let Some(frame) = self.sender.last_word(goodbye, self.receiver.numbers()) {
             let taken = network.write(link.wire, link.side, &frame).unwrap_or(0);
             self.tap().took(&frame[..taken]);
         }

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
 import netasync
-from netasync import Closed, Connected, Disconnected
+from netasync import Closed, Connected, Disconnected, Reason
 from support.faces import Beside, Face, aio, blocking
 from support.grammar import LOCAL_ENDS, check_account, check_grammar
 from support.peer import RawListener, RawPeer, ReservedPort
@@ -75,6 +75,11 @@ class World:
     @property
     def _ours(self) -> dict[str, Any]:
         return {"runtime": self.runtime, "protocol": self.wire}
+
+    @property
+    def farewell(self) -> Reason:
+        """What an end says whose peer has closed: the original's wire has no word for it."""
+        return Reason.EOF if self.wire == "net.async" else Reason.CLOSED_BY_PEER
 
     # Making handles
 
