@@ -60,7 +60,8 @@ impl Model {
 /// What a peer's greeting might have said.
 pub fn agreement(credit: u64, max_messages: u64, max_size: usize) -> Agreement {
     let heartbeat_timeout = Duration::from_secs(1);
-    Agreement { session: [1; 16], credit, max_messages, hold: 1 << 20, max_size, heartbeat_timeout }
+    let (session, hold) = ([1; 16], 1 << 20);
+    Agreement { session, credit, max_messages, hold, max_size, heartbeat_timeout, has_dialled: true }
 }
 
 /// What a peer makes of the bytes that one link carried.
