@@ -322,8 +322,11 @@ impl Answering {
     }
 }
 
-/// The first frame, if it is whole: its type, its body and what follows. Judged by its first byte.
-fn greeting<'a>(bytes: &'a [u8], kinds: &[u8]) -> Result<Option<(u8, &'a [u8], &'a [u8])>, Fault> {
+/// A frame's type, its body and what follows.
+type First<'a> = (u8, &'a [u8], &'a [u8]);
+
+/// The first frame, if it is whole. Judged by its first byte.
+fn greeting<'a>(bytes: &'a [u8], kinds: &[u8]) -> Result<Option<First<'a>>, Fault> {
     let Some(first) = bytes.first() else {
         return Ok(None);
     };

@@ -10,7 +10,8 @@ use netasync::proto::options::Protocol;
 use crate::application::Reading;
 use crate::arrange::{CLOSE_TIMEOUT, TIMEOUT, WIRES, few, is_up, laden, last_reason, setup, world};
 use crate::grammar::Seen;
-use crate::world::{Act, messages};
+use crate::oracle::messages;
+use crate::world::Act;
 
 #[test]
 fn slow_reader_is_not_taken_for_a_dead_peer() {

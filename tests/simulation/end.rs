@@ -2,15 +2,13 @@
 //! simulated network as the real link executes them on sockets. How it reads and writes stands in
 //! `traffic.rs`, what must hold of it in `bounds.rs`.
 
-use std::time::Duration;
-
 use netasync::proto::Moment;
 use netasync::proto::account::Stats;
 use netasync::proto::endpoint::{Endpoint, Facts, Input, Order, Phase, Role};
 use netasync::proto::events::{Connected, Event, Reason};
 use netasync::proto::halves::{Opened, Receiver, Sender};
 use netasync::proto::options::{Options, Protocol};
-use netasync::proto::wire::{Goodbye, Numbers};
+use netasync::proto::wire::{Goodbye, Numbers, close};
 
 use crate::application::Application;
 use crate::greeting::{Asked, Greeted};
@@ -169,6 +167,9 @@ impl End {
         self.receiver.close();
         self.application.writing.left = 0;
         self.application.owed = 0;
+        if matches!(input, Input::Abort(_)) && self.is_native() {
+            self.blame(&Goodbye { code: close::ABORTED, words: String::new() }, network);
+        }
         self.step(input, network, now);
     }
 
@@ -254,13 +255,17 @@ impl End {
 
     fn hang_up(&mut self, network: &mut Network, now: Moment) {
         self.dialling = None;
+        let has_parted = self.receiver.has_heard_goodbye() && self.sender.has_closed();
         self.receiver.link_down();
         self.sender.link_down();
         if let Some(asked) = self.asked.take() {
             network.close(asked.wire, 0, now);
         }
-        if let Some(link) = self.link.take() {
-            network.close(link.wire, link.side, now);
+        match self.link.take() {
+            // Unread bytes would become a reset, which can overtake our last words.
+            Some(link) if has_parted => network.part(link.wire, link.side),
+            Some(link) => network.close(link.wire, link.side, now),
+            None => {}
         }
     }
 

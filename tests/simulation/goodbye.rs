@@ -10,7 +10,8 @@ use crate::application::{Reading, Writing};
 use crate::arrange::{CLOSE_TIMEOUT, few, is_up, laden, setup, world};
 use crate::end::End;
 use crate::native::end_of;
-use crate::world::{Act, Setup, World, messages};
+use crate::oracle::messages;
+use crate::world::{Act, Setup, World};
 
 /// From here on the server has its end.
 const UP: u64 = 27;

@@ -12,6 +12,7 @@ mod grammar;
 mod greeting;
 mod native;
 mod network;
+mod oracle;
 mod original;
 mod plan;
 mod random;
@@ -21,7 +22,7 @@ mod world;
 
 use std::ops::Range;
 
-const SEEDS: u64 = 600;
+const SEEDS: u64 = 1000;
 
 #[test]
 fn every_seed_keeps_every_promise() {

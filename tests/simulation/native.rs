@@ -3,13 +3,14 @@
 use std::time::Duration;
 
 use netasync::proto::events::Reason;
-use netasync::proto::options::{Buffer, Policy, Protocol, Settings};
+use netasync::proto::options::{Buffer, Policy, Protocol};
 
 use crate::application::{Reading, Writing};
 use crate::arrange::{TIMEOUT, few, is_up, last_reason, setup, world};
 use crate::end::End;
 use crate::grammar::Seen;
-use crate::world::{Act, Setup, World, messages};
+use crate::oracle::messages;
+use crate::world::{Act, Setup, World};
 
 fn ours() -> Setup {
     setup(Protocol::Native)

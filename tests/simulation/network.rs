@@ -47,6 +47,8 @@ enum Fin {
 enum Reader {
     Open,
     Closed,
+    /// Its application reads to the end, and looks at nothing.
+    Parted,
     /// Its host vanished; nothing answers.
     Dead,
 }
@@ -174,6 +176,14 @@ impl Network {
         }
     }
 
+    /// Ends the stream, and reads the peer's to its end.
+    pub fn part(&mut self, wire: usize, side: Side) {
+        let input = &mut self.wires[wire][1 - side];
+        input.reader = Reader::Parted;
+        input.incoming.clear();
+        self.end_stream(wire, side);
+    }
+
     /// The host of this side is gone without a word.
     pub fn vanish(&mut self, wire: usize, side: Side) {
         let pipes = &mut self.wires[wire];
@@ -265,6 +275,7 @@ impl Network {
                 return true;
             }
             Reader::Closed => matches!(piece, Piece::Bytes(_)),
+            Reader::Parted => false,
             Reader::Dead => self.is_server_host_up && !matches!(piece, Piece::Reset),
         };
         if answers && !pipes[direction].is_reset {

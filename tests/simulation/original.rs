@@ -10,8 +10,9 @@ use netasync::proto::wire::Numbers;
 
 use crate::application::{Reading, Writing};
 use crate::arrange::{TIMEOUT, few, is_up, laden, last_reason, options, setup, world};
+use crate::oracle::messages;
 use crate::random::Random;
-use crate::world::{Act, messages};
+use crate::world::Act;
 
 #[test]
 fn a_peer_that_died_unread_is_found_once_the_reader_returns() {

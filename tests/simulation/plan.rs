@@ -11,8 +11,9 @@ use crate::bounds::lossless;
 use crate::end::End;
 use crate::grammar::Seen;
 use crate::network::Shape;
+use crate::oracle::messages;
 use crate::random::Random;
-use crate::world::{Act, Setup, World, messages};
+use crate::world::{Act, Setup, World};
 
 /// The network does its worst until here; from here on it is healthy and both ends read.
 const PEACE: u64 = 40_000;

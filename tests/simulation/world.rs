@@ -5,12 +5,10 @@ use std::time::Duration;
 use netasync::proto::Moment;
 use netasync::proto::endpoint::{Input, Phase, Role, State};
 use netasync::proto::events::{Fault, Reason};
-use netasync::proto::options::{Buffer, Options, Protocol};
+use netasync::proto::options::{Options, Protocol};
 
 use crate::application::{Application, Reading, Writing};
-use crate::bounds::lossless;
 use crate::end::{Dialed, End};
-use crate::grammar::{self, Seen};
 use crate::greeting::{Asked, Greeted, Guest};
 use crate::network::{Network, Shape, Side};
 use crate::random::Random;
@@ -55,18 +53,18 @@ pub struct World {
     pub dialler: End,
     /// Every accepting end that ever was, in order.
     pub accepted: Vec<End>,
-    setup: Setup,
+    pub setup: Setup,
     is_server_up: bool,
     frozen_until: [Moment; 2],
     /// How long each process has stood still, all together.
-    frozen: [Duration; 2],
+    pub frozen: [Duration; 2],
     /// Connections that the server's kernel has made and its process has not seen.
     backlog: Vec<usize>,
     /// Connections that have not greeted yet.
     guests: Vec<Guest>,
     script: Vec<(Moment, Act)>,
     /// Until when silence towards a side may be the network's, or a host's, doing.
-    impaired_until: [Moment; 2],
+    pub impaired_until: [Moment; 2],
     is_hole: [bool; 2],
     is_server_dead: bool,
     random: Random,
@@ -425,109 +423,7 @@ impl World {
         }
     }
 
-    /// A healthy peer is never taken for a dead or a hostile one.
-    fn check_verdicts(&self, side: Side, end: &End) {
-        let Some((at, reason)) = end.verdicts.last().filter(|(at, _)| *at == self.now) else {
-            return;
-        };
-        match reason {
-            Reason::HeartbeatTimeout | Reason::SlowFrame => {
-                let window = end.options.heartbeat_timeout + self.frozen[side];
-                let limit = self.impaired_until[side] + window + Duration::from_secs(1);
-                assert!(*at <= limit && self.impaired_until[side] > Moment::ZERO, "false alarm: {reason:?} at {at:?}");
-            }
-            // Whichever direction is dead: the network takes nothing in the end, the greeting needs both.
-            Reason::WriteStalled | Reason::OpenTimeout => {
-                let options = &end.options;
-                let patience =
-                    if *reason == Reason::OpenTimeout { options.open_timeout } else { options.heartbeat_timeout };
-                let impaired = self.impaired_until[0].max(self.impaired_until[1]);
-                let limit = impaired + patience + self.frozen[side] + Duration::from_secs(1);
-                assert!(*at <= limit && impaired > Moment::ZERO, "false alarm: {reason:?} at {at:?}");
-            }
-            Reason::Reset | Reason::Truncated => {}
-            _ => panic!("{reason:?} found in bytes of our own"),
-        }
-    }
-
-    /// Nothing is confirmed that the other application has not taken, or will not be given for sure.
-    fn check_confirmations(&self) {
-        let confirmed = self.dialler.stats().confirmed;
-        let received: u64 = self.accepted.iter().map(|end| end.stats().received).sum();
-        assert!(confirmed <= received, "{confirmed} confirmed, {received} received");
-        let is_kept = lossless(self.setup.options[1].read_buffer) && self.dialler.closing_since.is_none();
-        if is_kept {
-            let taken: u64 = self.accepted.iter().map(|end| end.application.taken).sum();
-            assert!(confirmed <= taken, "{confirmed} confirmed, {taken} taken");
-        }
-    }
-
-    /// What holds for what the applications saw, in any run, at any time.
-    pub fn check_deliveries(&self) {
-        for end in self.ends() {
-            let outcome = grammar::check(end.role, &end.application.seen);
-            outcome.unwrap_or_else(|fault| panic!("{:?}: {fault}", end.role));
-        }
-        let arrived: Vec<u32> =
-            self.accepted.iter().flat_map(|end| messages(end, |stream| assert_eq!(stream, 0))).collect();
-        check_subsequence(&arrived, &self.dialler.application.accepted);
-        let mut newest = 0;
-        for end in &self.accepted {
-            let from_it = messages_from(&self.dialler, end.stream);
-            check_subsequence(&from_it, &end.application.accepted);
-            let Some((wire, tap)) = end.taps.last() else { continue };
-            check_prefix(&from_it, &tap.messages, self.setup.options[0].read_buffer);
-            let written = self.dialler.taps.iter().find(|(other, _)| other == wire);
-            let written = written.map(|(_, tap)| &tap.messages[..]).unwrap_or_default();
-            check_prefix(&messages(end, |_| {}), written, self.setup.options[1].read_buffer);
-        }
-        messages(&self.dialler, |stream| {
-            assert!(stream >= newest, "no link speaks after the next one");
-            newest = stream;
-        });
-    }
-
     pub fn has_impairments(&self) -> bool {
         self.impaired_until != [Moment::ZERO; 2]
-    }
-}
-
-/// The numbers of the messages that an end saw.
-pub fn messages(end: &End, mut on_stream: impl FnMut(u32)) -> Vec<u32> {
-    let seen = end.application.seen.iter();
-    seen.filter_map(|seen| match seen {
-        Seen::Message { stream, number } => {
-            on_stream(*stream);
-            Some(*number)
-        }
-        _ => None,
-    })
-    .collect()
-}
-
-/// The numbers of those that one stream brought.
-fn messages_from(end: &End, from: u32) -> Vec<u32> {
-    let seen = end.application.seen.iter();
-    seen.filter_map(|seen| match seen {
-        Seen::Message { stream, number } if *stream == from => Some(*number),
-        _ => None,
-    })
-    .collect()
-}
-
-/// What one link brought is what went into it, up to some message; a lossy buffer has holes.
-fn check_prefix(arrived: &[u32], written: &[u32], buffer: Buffer) {
-    if lossless(buffer) {
-        assert!(written.starts_with(arrived), "{arrived:?} is not how {written:?} begins");
-    } else {
-        check_subsequence(arrived, written);
-    }
-}
-
-fn check_subsequence(arrived: &[u32], accepted: &[u32]) {
-    assert!(arrived.windows(2).all(|pair| pair[0] < pair[1]), "in order and none twice: {arrived:?}");
-    let mut left = accepted.iter();
-    for number in arrived {
-        assert!(left.any(|accepted| accepted == number), "{number} was never sent");
     }
 }
