@@ -68,6 +68,7 @@ async def test_a_link_that_breaks_in_the_middle_of_a_frame_delivers_nothing_of_i
         assert await world.recv(served) == b"whole"
 
 
+@ORIGINAL
 @pytest.mark.parametrize("how", sorted(BREAKS))
 async def test_a_frame_that_the_kernel_had_only_in_part_goes_again_whole(world, how):
     client, served, listener, proxy = await through_a_proxy(world)
