@@ -157,6 +157,7 @@ with socket.create_connection(("127.0.0.1", port)) as peer:
 """
 
 
+@ORIGINAL
 async def test_a_message_in_single_bytes_costs_in_proportion_to_its_length(world):
     """Four times the bytes; what grows with their square would cost sixteen times as much."""
     listener = world.listen(0)

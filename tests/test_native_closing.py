@@ -12,10 +12,8 @@ from support.native_world import (
     native_answer,
     native_answered,
     native_call,
-    native_connect,
     native_dialled,
     native_ends,
-    native_listener,
     native_pair,
     reason_of_break,
 )
@@ -298,17 +296,6 @@ async def test_a_leaving_peer_is_dialled_again_at_once_but_not_in_circles(world)
     await world.up(conn)
     await world.outside(again.goodbye, 1)
     assert (await world.down(conn)).retry_in >= 40
-
-
-async def test_a_leaving_peer_sends_a_dialler_to_the_next_target_first(world):
-    leaving, staying = native_listener(world), native_listener(world)
-    conn = native_connect(world, [leaving.address, staying.address])
-    peer = await native_answer(world, leaving)
-    await world.up(conn)
-    await world.outside(peer.goodbye, 1)
-    await native_answer(world, staying)
-    await world.down(conn)
-    assert (await world.up(conn)).peer == staying.address
 
 
 @pytest.mark.parametrize("code", [0, 4])

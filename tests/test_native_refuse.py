@@ -183,17 +183,6 @@ async def test_a_dialler_comes_back_after_a_refusal_that_may_pass(world, code):
     await world.up(conn)
 
 
-@pytest.mark.parametrize("code", [4, 5])
-async def test_a_busy_or_leaving_peer_sends_a_dialler_to_the_next_target(world, code):
-    busy, free = native_listener(world), native_listener(world)
-    conn = native_connect(world, [busy.address, free.address])
-    peer = await world.outside(busy.accept)
-    await world.outside(peer.refuse, code)
-    await native_answer(world, free)
-    await world.down(conn)
-    assert (await world.up(conn)).peer == free.address
-
-
 async def test_with_reconnect_none_a_refusal_is_the_end(world):
     server = native_listener(world)
     conn = native_connect(world, server.address, reconnect=None)

@@ -291,14 +291,3 @@ async def test_until_the_first_hello_our_own_max_size_stands_in(world):
     assert await world.outside(peer.recv_many, 2) == [b"small", b"behind"]
     await world.up(conn)
     await world.eventually(lambda: conn.stats().lost == 1, "what was too large is counted")
-
-
-@pytest.mark.faces("asyncio", "threads")
-async def test_a_confirmation_of_what_turned_out_too_large_raises(world):
-    server = native_listener(world)
-    conn = native_connect(world, server.address)
-    sending = world.spawn(world.send(conn, bytes(500), confirm="received"))
-    await world.settle(sending)
-    await native_answer(world, server, max_size=499)
-    with pytest.raises(MessageTooLarge, match="499"):
-        await world.join(sending)

@@ -6,6 +6,7 @@ import threading
 
 import pytest
 
+from netasync import Reason
 from support.counts import counts
 from support.faces import FACES, blocking
 from support.process import run_script

@@ -78,7 +78,9 @@ def test_who_has_received_connected_finds_the_state_and_the_peer(runtime):
 
 def test_a_write_that_stalls_while_its_buffer_is_full_goes_on_by_itself(runtime):
     server, target = serve()
-    conn = netasync.blocking.connect(target, runtime=runtime, write_buffer=Buffer.fixed(4))
+    conn = netasync.blocking.connect(
+        target, runtime=runtime, protocol="net.async", write_buffer=Buffer.fixed(4)
+    )
     with server, conn:
         peer, _ = server.accept()
         conn.wait_connected(timeout=20)
@@ -95,7 +97,7 @@ def test_a_write_that_stalls_while_its_buffer_is_full_goes_on_by_itself(runtime)
 
 
 def test_closing_in_the_middle_of_an_incoming_frame_delivers_what_was_accepted(runtime):
-    with netasync.blocking.listen(0, runtime=runtime) as listener:
+    with netasync.blocking.listen(0, runtime=runtime, protocol="net.async") as listener:
         host, port = listener.address.split(":")
         with socket.create_connection((host, int(port))) as peer:
             served = listener.accept(timeout=20)

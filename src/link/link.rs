@@ -283,10 +283,15 @@ impl Link {
 
     /// Ends now: when it returns, the link is gone and `Closed` is there. The supervisor follows.
     pub fn abort(&self, reason: Reason) {
-        self.tx().is_aborted = true;
-        self.stop(Input::Abort(reason));
+        {
+            let mut tx = self.tx();
+            tx.is_aborted = true;
+            tx.is_closed = true;
+        }
+        // First of all: the supervisor hangs up as soon as it hears of this.
         let code = if reason == Reason::Busy { close::BUSY } else { close::ABORTED };
         self.blame(&Goodbye { code, words: String::new() });
+        self.stop(Input::Abort(reason));
         drop(self.hang_up());
         self.end(reason);
     }

@@ -45,11 +45,17 @@ pub(super) struct Place {
 /// A thread that waits in a blocking call.
 pub struct Park {
     signal: Signal,
+    is_of_main_thread: bool,
 }
 
 impl Park {
     pub fn new() -> std::io::Result<Self> {
-        Ok(Self { signal: Signal::new()? })
+        Ok(Self { signal: Signal::new()?, is_of_main_thread: net::is_main_thread() })
+    }
+
+    /// Whether it is the main thread that waits here. Asked once: it takes two system calls.
+    pub fn is_of_main_thread(&self) -> bool {
+        self.is_of_main_thread
     }
 
     /// Blocks until somebody wakes this thread, a signal handler ran, or `limit` is over.

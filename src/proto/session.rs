@@ -162,8 +162,9 @@ impl Incoming {
     /// Whether an ACK is due at once: an ASK is answered, or a quarter was consumed since the last.
     pub fn must_tell(&mut self) -> bool {
         let before = self.asked.len();
-        let consumed = self.consumed;
-        self.asked.retain(|mark| *mark > consumed);
+        // A side that closes answers at once: nothing more will be consumed.
+        let (consumed, is_frozen) = (self.consumed, self.is_frozen);
+        self.asked.retain(|mark| *mark > consumed && !is_frozen);
         let now = self.numbers();
         self.asked.len() < before
             || now.consumed.saturating_sub(self.announced.consumed) >= self.step.consumed

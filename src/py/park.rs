@@ -13,7 +13,6 @@ use super::forked::check;
 use super::operation::{Operation, Poll};
 use crate::link::clock;
 use crate::link::fork::{Birth, steady};
-use crate::link::net::is_main_thread;
 use crate::link::read::Park;
 use crate::link::write::From;
 
@@ -99,7 +98,7 @@ pub fn block_on(
     }
     let (park, birth) = (park()?, Birth::here());
     let until = limit.map(|limit| clock::now().saturating_add(limit));
-    let slice = is_main_thread().then_some(SLICE);
+    let slice = park.is_of_main_thread().then_some(SLICE);
     loop {
         let left = until.map(|until| until.saturating_sub(clock::now()));
         if left == Some(Duration::ZERO) {
