@@ -4,6 +4,7 @@
 #     make demo     a server, a client and a break in the middle, on real input
 #     make test     the whole suite, for every CPython 3.10 and newer that this machine has
 #     make check    formatting, lints, types, stubs
+#     make fuzz     every parser against invented input, SECONDS=30 each
 #     make bench    netasync beside its peers: tables of speed, memory and CPU time
 #     make soak     the tests that take minutes, with full counts
 #     make wheel    a release wheel for the default Python, under dist/
@@ -16,7 +17,7 @@
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test test-rust check check-rust check-python bench soak wheel clean FORCE
+.PHONY: help demo test test-rust check check-rust check-python fuzz bench soak wheel clean FORCE
 SHELL := /bin/sh
 
 TARGET := $(or $(CARGO_TARGET_DIR),target)
@@ -28,7 +29,7 @@ export PYTHONNOUSERSITE := 1
 unexport PYTHONPATH MYPYPATH
 
 # Words such as 3.10=/path/of/python, and default=3.11. Looked for only where a Python is needed.
-ifneq ($(filter-out clean help test-rust,$(or $(MAKECMDGOALS),help)),)
+ifneq ($(filter-out clean fuzz help test-rust,$(or $(MAKECMDGOALS),help)),)
 INTERPRETERS := $(shell tools/interpreters.sh)
 ifeq ($(INTERPRETERS),)
 $(error a CPython 3.10 or newer is needed)
@@ -76,6 +77,10 @@ check-python: .venv/check/installed
 
 bench: .venv/bench/installed
 	.venv/bench/bin/python -m bench $(ARGS)
+
+SECONDS ?= 30
+fuzz:
+	tools/fuzz.sh $(TARGET) $(SECONDS)
 
 soak: export NETASYNC_SOAK := 1
 soak: .venv/$(DEFAULT)/installed

@@ -95,7 +95,8 @@ impl End {
         let numbers = self.receiver.numbers();
         let Some(link) = &mut self.link else { return };
         let (_, tap) = self.taps.last().expect("there is a link");
-        let is_news = is_native && numbers != tap.told;
+        // Who closes discards, and owes nobody more credit.
+        let is_news = is_native && self.closing_since.is_none() && numbers != tap.told;
         let may_tell = !link.is_stalled && !tap.has_closed && !tap.is_in_frame();
         link.untold_since = (is_news && may_tell).then(|| link.untold_since.unwrap_or(now));
         self.promised_by = self.promises().into_iter().flatten().filter(|by| is_native && *by > now).min();
