@@ -137,6 +137,7 @@ BLOCKED = """
 """
 
 
+@OURS
 @pytest.mark.faces("asyncio")
 @pytest.mark.parametrize("timeouts", counts(2, 40))
 @pytest.mark.parametrize("how", ["block", "hold"])
@@ -150,6 +151,7 @@ async def test_a_peer_that_blocks_its_loop_or_holds_its_interpreter_stays_connec
     assert conn.state is State.CONNECTED
 
 
+@OURS
 async def test_what_is_sent_to_a_peer_whose_loop_is_blocked_is_there_when_it_goes_on(world):
     listener = world.listen(0, heartbeat_interval=0.1, heartbeat_timeout=1)
     world.outsider(Process(BLOCKED, listener.address, "1.5"))
