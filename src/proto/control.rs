@@ -316,6 +316,7 @@ mod tests {
     const SOME: Messages = Messages { are_some: true, are_all: true };
     const NONE: Messages = Messages { are_some: false, are_all: true };
     const BLOCKED: Messages = Messages { are_some: false, are_all: false };
+    const NOTHING: Vec<u8> = Vec::new();
     const NOW: Moment = Duration::from_secs(7);
 
     fn numbers(consumed: u64) -> Numbers {
@@ -350,8 +351,8 @@ mod tests {
     fn ack_comes_first_and_ping_behind_it() {
         let mut control = begun();
         control.pong(3);
-        assert_eq!(write_all(&mut control, SOME, 0), [vec![wire::ACK, wire::PONG, wire::PING], vec![]]);
-        assert_eq!(write_all(&mut control, SOME, 0), [vec![], vec![]]);
+        assert_eq!(write_all(&mut control, SOME, 0), [vec![wire::ACK, wire::PONG, wire::PING], NOTHING]);
+        assert_eq!(write_all(&mut control, SOME, 0), [NOTHING, NOTHING]);
         assert!(!control.is_urgent(NONE));
     }
 
@@ -359,11 +360,11 @@ mod tests {
     fn data_takes_an_ack_along_when_enough_was_consumed() {
         let mut control = begun();
         write_all(&mut control, NONE, 0);
-        assert_eq!(write_all(&mut control, SOME, 63)[0], []);
-        assert_eq!(write_all(&mut control, NONE, 64)[0], []);
+        assert_eq!(write_all(&mut control, SOME, 63)[0], NOTHING);
+        assert_eq!(write_all(&mut control, NONE, 64)[0], NOTHING);
         assert_eq!(write_all(&mut control, SOME, 64)[0], [wire::ACK]);
         assert_eq!(control.announced(), numbers(64));
-        assert_eq!(write_all(&mut control, SOME, 64)[0], []);
+        assert_eq!(write_all(&mut control, SOME, 64)[0], NOTHING);
     }
 
     #[test]
@@ -397,19 +398,19 @@ mod tests {
         write_all(&mut control, NONE, 0);
         control.close(done(), After::Everything);
         assert!(!control.is_urgent(BLOCKED) && control.is_urgent(NONE));
-        assert_eq!(write_all(&mut control, BLOCKED, 0), [vec![], vec![]]);
-        assert_eq!(write_all(&mut control, SOME, 0), [vec![], vec![wire::ACK, wire::CLOSE]]);
+        assert_eq!(write_all(&mut control, BLOCKED, 0), [NOTHING, NOTHING]);
+        assert_eq!(write_all(&mut control, SOME, 0), [NOTHING, vec![wire::ACK, wire::CLOSE]]);
         assert!(control.has_closed());
         control.ask();
         assert!(!control.is_urgent(SOME), "nothing that belongs to messages follows");
         control.pong(1);
-        assert_eq!(write_all(&mut control, SOME, 64), [vec![wire::PONG], vec![]]);
+        assert_eq!(write_all(&mut control, SOME, 64), [vec![wire::PONG], NOTHING]);
         control.ack();
-        assert_eq!(write_all(&mut control, SOME, 64), [vec![wire::ACK], vec![]]);
+        assert_eq!(write_all(&mut control, SOME, 64), [vec![wire::ACK], NOTHING]);
         let mut answering = begun();
         write_all(&mut answering, NONE, 0);
         answering.close(done(), After::WhatMayBegin);
-        assert_eq!(write_all(&mut answering, BLOCKED, 0), [vec![], vec![wire::ACK, wire::CLOSE]]);
+        assert_eq!(write_all(&mut answering, BLOCKED, 0), [NOTHING, vec![wire::ACK, wire::CLOSE]]);
     }
 
     #[test]
@@ -423,7 +424,7 @@ mod tests {
             control.wrote_behind(cut, NOW);
             let rest = control.rest().to_vec();
             control.draft(NONE, numbers(0));
-            assert_eq!(control.behind(), []);
+            assert_eq!(control.behind(), NOTHING);
             assert_eq!(kinds(&[&whole[..cut], &rest].concat()), [wire::ACK, wire::CLOSE], "{cut}");
         }
     }
@@ -459,7 +460,7 @@ mod tests {
         let mut control = begun();
         write_all(&mut control, NONE, 0);
         control.ask();
-        assert_eq!(write_all(&mut control, BLOCKED, 0), [vec![], vec![]]);
-        assert_eq!(write_all(&mut control, SOME, 0), [vec![], vec![wire::ASK]]);
+        assert_eq!(write_all(&mut control, BLOCKED, 0), [NOTHING, NOTHING]);
+        assert_eq!(write_all(&mut control, SOME, 0), [NOTHING, vec![wire::ASK]]);
     }
 }
