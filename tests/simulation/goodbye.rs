@@ -146,6 +146,18 @@ fn a_closing_dialler_that_breaks_comes_back_for_what_was_not_begun() {
 }
 
 #[test]
+fn a_closing_dialler_whose_peer_aborts_comes_back_for_what_was_not_begun() {
+    for at in 32..100 {
+        let mut world = world(laden(Protocol::Native));
+        world.at(30, Act::Close(0)).at(at, Act::Abort(1)).run_until(10_000);
+        let stats = world.dialler.stats();
+        let (reason, undelivered) = end_of(&world.dialler);
+        assert_eq!((reason, undelivered, stats.queued), (Reason::ClosedHere, stats.unconfirmed, 0), "{at}");
+        world.check_deliveries();
+    }
+}
+
+#[test]
 fn an_application_that_goes_on_sending_is_cut_off_where_its_answer_stands() {
     let mut setup = ours();
     setup.writing[1] = Writing { period: Duration::from_millis(1), burst: 5, longest: 100, left: 10_000 };
