@@ -218,6 +218,7 @@ async def play(server: Server, text: Text) -> int:
             story.tell("client", "gives up waiting for what did not come back")
         finally:
             directing.cancel()
+        await conn.finish()  # what came back was confirmed a moment later
         stats = conn.stats()
     closed = await conn.recv()
     story.tell("client", closed)

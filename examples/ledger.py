@@ -77,11 +77,11 @@ class Ledger:
         self.links += 1
 
     def note_break(self, stats: Stats) -> None:
-        """The link broke: what the kernel had been given and what is not back yet may be gone with it.
+        """The link broke: what had been begun and is not back yet may be gone with it, or its answer may.
 
         What was only queued goes out on the next link, so nothing excuses the loss of that.
         """
-        self._breaks.append(range(self.next_back, stats.confirmed))
+        self._breaks.append(range(self.next_back, stats.confirmed + stats.unconfirmed + stats.lost))
 
     @property
     def missing(self) -> int:
@@ -111,7 +111,7 @@ class Ledger:
             "accepted = confirmed + unconfirmed + queued + write_dropped + lost": stats.accepted == sent,
             "received = consumed + waiting + read_dropped": stats.received == received,
             "accepted is what was sent": stats.accepted == self.sent,
-            "all of it was handed to the kernel": stats.confirmed == self.sent,
+            "all of it was confirmed or is counted as lost": stats.confirmed + stats.lost == self.sent,
             "consumed is what came back": stats.consumed == self.taken,
             "nothing else arrived": stats.received == self.taken,
             "links is how often the link came up": stats.links == self.links,

@@ -12,7 +12,7 @@ from support.faces import aio
 from support.namespace import missing, run_with_names
 from support.peer import frame
 from support.process import open_descriptors, script_command
-from support.wires import ORIGINAL
+from support.wires import ORIGINAL, OURS
 
 BREAKS = {"rst": Reason.RESET, "fin": Reason.EOF}
 
@@ -52,6 +52,7 @@ async def test_an_idle_link_that_breaks_is_seen_by_both_and_the_next_one_works(w
         assert await world.recv(served) == b"on"
 
 
+@ORIGINAL
 @pytest.mark.parametrize("how", sorted(BREAKS))
 async def test_a_link_that_breaks_in_the_middle_of_a_frame_delivers_nothing_of_it(world, how):
     client, served, listener, proxy = await through_a_proxy(world)
@@ -68,6 +69,7 @@ async def test_a_link_that_breaks_in_the_middle_of_a_frame_delivers_nothing_of_i
         assert await world.recv(served) == b"whole"
 
 
+@ORIGINAL
 @pytest.mark.parametrize("how", sorted(BREAKS))
 async def test_a_frame_that_the_kernel_had_only_in_part_goes_again_whole(world, how):
     client, served, listener, proxy = await through_a_proxy(world)
@@ -206,6 +208,7 @@ ECHO_SERVER = """
 """
 
 
+@OURS
 @pytest.mark.parametrize("count", counts(4, 100))
 async def test_a_server_killed_under_traffic_again_and_again_echoes_all_that_came_later(world, count):
     port = world.reserved_port()

@@ -13,7 +13,7 @@ from support.faces import aio
 from support.peer import RawPeer, frame, split_target
 from support.process import resident_bytes, script_command
 from support.waiting import DEADLINE
-from support.wires import ORIGINAL
+from support.wires import ORIGINAL, OURS
 
 #: Timers that find a stopped process soon, and leave a loaded machine in peace.
 TIMERS = {"heartbeat_interval": 0.1, "heartbeat_timeout": 1.5}
@@ -69,6 +69,7 @@ async def with_a_sink(world, **options):
     return conn, process
 
 
+@OURS
 @pytest.mark.faces("asyncio", "threads")
 async def test_a_process_that_stops_while_the_link_is_idle_is_found(world):
     conn, process = await with_a_sink(world)
@@ -76,6 +77,7 @@ async def test_a_process_that_stops_while_the_link_is_idle_is_found(world):
     assert (await world.end(conn)).reason is Reason.HEARTBEAT_TIMEOUT
 
 
+@OURS
 async def test_a_process_that_stops_under_load_is_found_and_memory_stays(world):
     conn, process = await with_a_sink(world, write_buffer=Buffer.fixed(1000, max_bytes=2**22))
     payload = bytes(100_000)
@@ -97,6 +99,7 @@ async def test_a_process_that_stops_under_load_is_found_and_memory_stays(world):
     assert resident_bytes() - before < 16 * 2**20
 
 
+@OURS
 @pytest.mark.faces("asyncio", "threads")
 @pytest.mark.parametrize("times", counts(3, 100))
 async def test_a_process_that_stops_for_less_than_the_timeout_is_no_alarm(world, times):
@@ -134,6 +137,7 @@ BLOCKED = """
 """
 
 
+@OURS
 @pytest.mark.faces("asyncio")
 @pytest.mark.parametrize("timeouts", counts(2, 40))
 @pytest.mark.parametrize("how", ["block", "hold"])
@@ -147,6 +151,7 @@ async def test_a_peer_that_blocks_its_loop_or_holds_its_interpreter_stays_connec
     assert conn.state is State.CONNECTED
 
 
+@OURS
 async def test_what_is_sent_to_a_peer_whose_loop_is_blocked_is_there_when_it_goes_on(world):
     listener = world.listen(0, heartbeat_interval=0.1, heartbeat_timeout=1)
     world.outsider(Process(BLOCKED, listener.address, "1.5"))

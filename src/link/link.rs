@@ -61,6 +61,8 @@ pub struct Tx {
     pub sender: Sender,
     pub(super) socket: Option<Arc<Socket>>,
     pub(super) has_failed: bool,
+    /// A write was told of a reset.
+    pub(super) is_reset: bool,
     /// Nothing more is accepted, and nobody waits any more.
     pub(super) is_closed: bool,
     /// Nothing more is accepted; what is held is delivered.
@@ -156,6 +158,7 @@ impl Link {
             sender: Sender::new(&options, now),
             socket: None,
             has_failed: false,
+            is_reset: false,
             is_closed: false,
             is_finished: false,
             is_aborted: false,
@@ -399,6 +402,7 @@ impl Link {
         let has_parted = has_heard && tx.sender.has_closed();
         tx.socket = None;
         tx.has_failed = false;
+        tx.is_reset = false;
         tx.is_stalled = false;
         tx.sender.link_down();
         let drainer = tx.drainer.take();

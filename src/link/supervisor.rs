@@ -211,8 +211,12 @@ impl Supervisor {
                 rx.end = Some(StreamEnd::Told);
                 let is_cut = rx.receiver.link_down();
                 self.link.publish(&mut rx);
-                let cut = Fault { reason: Reason::Truncated, detail: String::new() };
-                Some(if is_cut { Input::Broke(cut) } else { Input::Eof })
+                let broke = |reason| Input::Broke(Fault { reason, detail: String::new() });
+                Some(match (self.link.tx().is_reset, is_cut) {
+                    (true, _) => broke(Reason::Reset),
+                    (_, true) => broke(Reason::Truncated),
+                    _ => Input::Eof,
+                })
             }
         }
     }

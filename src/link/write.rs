@@ -1,7 +1,7 @@
 //! The inline way out: the sending thread hands its message straight to the kernel while nothing is
 //! queued before it. What follows in the same turn of a loop is appended and goes out in one call.
 
-use std::io::{ErrorKind, IoSlice};
+use std::io::{self, ErrorKind, IoSlice};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -311,7 +311,7 @@ impl Link {
         match socket.send(&[IoSlice::new(heartbeat)]) {
             Ok(written) => tx.sender.heartbeat_passed(written, now),
             Err(error) if error.kind() == ErrorKind::WouldBlock => tx.sender.heartbeat_passed(0, now),
-            Err(_) => self.fail(&mut tx),
+            Err(error) => self.fail(&mut tx, &error),
         }
         tx.is_stalled |= !tx.sender.is_empty();
     }
@@ -336,7 +336,7 @@ impl Link {
                     tx.is_stalled = true;
                     tx.sender.note_blocked(true, false, now);
                 }
-                Err(_) => self.fail(tx),
+                Err(error) => self.fail(tx, &error),
             }
             if tx.is_stalled {
                 break;
@@ -383,7 +383,7 @@ impl Link {
                 tx.is_stalled = error.kind() == ErrorKind::WouldBlock;
                 tx.sender.note_blocked(tx.is_stalled, false, clock::now());
                 if !tx.is_stalled {
-                    self.fail(tx);
+                    self.fail(tx, &error);
                 }
             }
         }
@@ -401,8 +401,10 @@ impl Link {
     }
 
     /// The supervisor finds out why; what was accepted stays for the next link.
-    fn fail(&self, tx: &mut Tx) {
+    fn fail(&self, tx: &mut Tx, error: &io::Error) {
         tx.has_failed = true;
+        // The kernel says so once: whoever reads next would find the end of the stream.
+        tx.is_reset |= error.kind() == ErrorKind::ConnectionReset;
         self.news.notify_one();
     }
 
