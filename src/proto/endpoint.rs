@@ -230,7 +230,7 @@ impl Endpoint {
             }
 
             (Parting { is_heard }, Input::Looked, _) => self.parted(is_heard, facts),
-            (Parting { .. }, Input::PeerClosed(goodbye), _) => self.parted_by(goodbye, facts),
+            (Parting { is_heard }, Input::PeerClosed(goodbye), _) => self.parted_by(goodbye, is_heard, facts, now),
             (Parting { is_heard: false }, Input::Broke(fault), Dialler) => self.broke_closing(fault, facts, now),
             (Parting { is_heard: false }, Input::Eof, Dialler) => self.broke_closing(eof(), facts, now),
             (Parting { .. }, Input::Eof | Input::Broke(_), _) => self.end_closing(facts),
@@ -381,14 +381,9 @@ impl Endpoint {
     /// The peer said CLOSE: a graceful one is answered, the others are read as breaks.
     fn peer_closed(&mut self, goodbye: Goodbye, since: Moment, facts: Facts, now: Moment) -> Vec<Order> {
         let Goodbye { code, words } = goodbye;
-        let reason = match code {
-            close::FAULT => Reason::Reset,
-            close::ABORTED => Reason::Aborted,
-            close::VOID => Reason::Protocol,
-            _ => {
-                self.phase = Phase::Replying { code, until: now.saturating_add(self.close_timeout) };
-                return vec![say(code, After::WhatMayBegin)];
-            }
+        let Some(reason) = broken_by(code) else {
+            self.phase = Phase::Replying { code, until: now.saturating_add(self.close_timeout) };
+            return vec![say(code, After::WhatMayBegin)];
         };
         let fault = Fault { reason, detail: words };
         let mut orders = vec![Order::HangUp];
@@ -442,12 +437,18 @@ impl Endpoint {
     }
 
     /// The peer said CLOSE to a side that closes. What it does not take any more need not wait for credit.
-    fn parted_by(&mut self, goodbye: Goodbye, facts: Facts) -> Vec<Order> {
-        if matches!(goodbye.code, close::FAULT | close::ABORTED | close::VOID) {
+    fn parted_by(&mut self, goodbye: Goodbye, is_heard: bool, facts: Facts, now: Moment) -> Vec<Order> {
+        let Some(reason) = broken_by(goodbye.code) else {
+            let mut orders = vec![say(close::DONE, After::WhatMayBegin)];
+            orders.extend(self.parted(true, facts));
+            return orders;
+        };
+        if is_heard || facts.queued == 0 || self.role == Role::Accepted {
             return self.end_closing(facts);
         }
-        let mut orders = vec![say(close::DONE, After::WhatMayBegin)];
-        orders.extend(self.parted(true, facts));
+        // A break like any other: it comes back to deliver the rest.
+        let mut orders = vec![Order::HangUp];
+        orders.extend(self.rest(Fault { reason, detail: goodbye.words }, Wait::Backoff, facts, now));
         orders
     }
 
@@ -535,6 +536,16 @@ enum Wait {
     Nothing,
     Backoff,
     Longest,
+}
+
+/// What a goodbye that is not answered means: it is read as a break.
+fn broken_by(code: u16) -> Option<Reason> {
+    match code {
+        close::FAULT => Some(Reason::Reset),
+        close::ABORTED => Some(Reason::Aborted),
+        close::VOID => Some(Reason::Protocol),
+        _ => None,
+    }
 }
 
 fn say(code: u16, after: After) -> Order {

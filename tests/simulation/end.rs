@@ -68,6 +68,7 @@ pub struct End {
     /// The host at the other side of its link is gone for good: any verdict is right.
     pub is_doomed: bool,
     pub closing_since: Option<Moment>,
+    pub has_closed_reading: bool,
     pub ended_at: Option<Moment>,
     /// When what was consumed must be told.
     pub tell_by: Option<Moment>,
@@ -105,6 +106,7 @@ impl End {
             verdicts: Vec::new(),
             is_doomed: false,
             closing_since: None,
+            has_closed_reading: false,
             ended_at: None,
             tell_by: None,
             promised_by: None,

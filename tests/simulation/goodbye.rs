@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use netasync::proto::endpoint::State;
+use netasync::proto::endpoint::{Role, State};
 use netasync::proto::events::Reason;
 use netasync::proto::options::{Buffer, Policy, Protocol};
 
 use crate::application::{Reading, Writing};
-use crate::arrange::{CLOSE_TIMEOUT, few, is_up, laden, setup, world};
+use crate::arrange::{CLOSE_TIMEOUT, few, is_up, laden, last_reason, setup, world};
 use crate::end::End;
 use crate::native::end_of;
 use crate::oracle::messages;
@@ -146,6 +146,18 @@ fn a_closing_dialler_that_breaks_comes_back_for_what_was_not_begun() {
 }
 
 #[test]
+fn a_closing_dialler_whose_peer_aborts_comes_back_for_what_was_not_begun() {
+    for at in 32..100 {
+        let mut world = world(laden(Protocol::Native));
+        world.at(30, Act::Close(0)).at(at, Act::Abort(1)).run_until(10_000);
+        let stats = world.dialler.stats();
+        let (reason, undelivered) = end_of(&world.dialler);
+        assert_eq!((reason, undelivered, stats.queued), (Reason::ClosedHere, stats.unconfirmed, 0), "{at}");
+        world.check_deliveries();
+    }
+}
+
+#[test]
 fn an_application_that_goes_on_sending_is_cut_off_where_its_answer_stands() {
     let mut setup = ours();
     setup.writing[1] = Writing { period: Duration::from_millis(1), burst: 5, longest: 100, left: 10_000 };
@@ -182,5 +194,20 @@ fn a_break_while_closing_at_every_byte_is_still_an_end_in_time() {
             };
             assert!(arrived + undelivered + stats.lost >= stats.accepted, "too large at times, never too small");
         }
+    }
+}
+
+#[test]
+fn an_abort_on_a_quiet_link_is_heard_with_its_account() {
+    for side in 0..2 {
+        let mut setup = ours();
+        setup.writing = [few(20); 2];
+        let mut world = world(setup);
+        world.at(2_100, Act::Abort(side)).run_until(2_200);
+        let (from, to) = sides(&world, side);
+        assert_eq!(end_of(from), (Reason::Aborted, 0));
+        assert_eq!(last_reason(to), Reason::Aborted);
+        assert_eq!(to.stats().confirmed, 20);
+        assert!(to.role == Role::Dialler || end_of(to) == (Reason::Aborted, 0));
     }
 }

@@ -201,6 +201,25 @@ fn a_lossy_reader_holds_nobody_up() {
 }
 
 #[test]
+fn who_closes_its_reading_channel_holds_nobody_up() {
+    for at in (100..400).step_by(20) {
+        let mut setup = ours();
+        setup.reading[1] = Reading::Absent;
+        setup.writing[0] = few(500);
+        setup.options[1].read_buffer = small(20, 5_000);
+        let mut world = world(setup);
+        world.at(at, Act::CloseReading(1)).run_until(5_000);
+        assert_undisturbed(&world);
+        assert_eq!(world.dialler.stats().confirmed, 500);
+        // What had arrived before stays, and is the application's own affair.
+        let stats = world.server().stats();
+        assert_eq!((stats.received, stats.waiting, stats.read_dropped), (500, 20, 480));
+        world.at(5_000, Act::Read(1, Reading::Eager)).run_until(6_000);
+        assert_eq!(messages(world.server(), |_| {}), numbers(20));
+    }
+}
+
+#[test]
 fn what_is_lost_with_a_break_is_counted_and_told() {
     let mut setup = ours();
     setup.writing[0] = Writing { period: Duration::from_millis(7), burst: 3, longest: 100, left: 10_000 };

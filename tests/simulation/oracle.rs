@@ -45,7 +45,8 @@ impl World {
         let confirmed = self.dialler.stats().confirmed;
         let received: u64 = self.accepted.iter().map(|end| end.stats().received).sum();
         assert!(confirmed <= received, "{confirmed} confirmed, {received} received");
-        let is_kept = lossless(self.setup.options[1].read_buffer) && self.dialler.closing_since.is_none();
+        let discards = self.accepted.iter().any(|end| end.has_closed_reading);
+        let is_kept = lossless(self.setup.options[1].read_buffer) && !discards && self.dialler.closing_since.is_none();
         if is_kept {
             let taken: u64 = self.accepted.iter().map(|end| end.application.taken).sum();
             assert!(confirmed <= taken, "{confirmed} confirmed, {taken} taken");

@@ -108,6 +108,13 @@ impl End {
         has_taken
     }
 
+    /// What had arrived can be taken, the rest is dropped.
+    pub fn close_reading(&mut self, now: Moment) {
+        self.has_closed_reading = true;
+        self.receiver.discard_arrivals();
+        self.tell(now);
+    }
+
     /// Something was consumed, or may have been: sees to it that the peer is told in time.
     fn tell(&mut self, now: Moment) {
         if self.receiver.must_tell(self.sender.announced()) {

@@ -34,6 +34,8 @@ pub enum Act {
     Close(Side),
     Abort(Side),
     Read(Side, Reading),
+    /// The application closes its reading channel.
+    CloseReading(Side),
     Write(Side, Writing),
 }
 
@@ -358,6 +360,7 @@ impl World {
             }
             Act::Close(side) => self.with_end(side, |end, network| end.close(network, now)),
             Act::Abort(side) => self.with_end(side, |end, network| end.abort(network, now)),
+            Act::CloseReading(side) => self.with_end(side, |end, _| end.close_reading(now)),
             Act::Read(side, reading) => {
                 if side == 0 {
                     self.dialler.application.reading = reading;

@@ -208,6 +208,18 @@ fn a_closing_side_says_it_behind_everything_and_an_answering_one_behind_what_may
 }
 
 #[test]
+fn a_closing_dialler_with_something_left_comes_back_whatever_broke_its_link() {
+    every_step(|step| {
+        let life = step.path.life;
+        let is_break = step.input.is_break() || (life.is_ours() && step.input == Choice::Eof);
+        let is_parting = matches!(step.before.phase(), Phase::Parting { is_heard: false } | Phase::Draining { .. });
+        if life.reconnects && is_parting && is_break && step.facts.queued > 0 {
+            assert!(matches!(step.after.phase(), Phase::Resting { .. }), "{:?} in {:?}", step.input, step.path);
+        }
+    });
+}
+
+#[test]
 fn who_breaks_the_rules_is_told_and_who_blames_us_is_not_blamed_in_turn() {
     every_step(|step| {
         let is_up = matches!(step.before.phase(), Phase::Up { .. });
