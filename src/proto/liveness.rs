@@ -50,7 +50,7 @@ impl Hearing {
 
     /// Gives back what one frame has cost.
     pub fn refund(&mut self) {
-        self.budget.left += 1.0;
+        self.budget.left = (self.budget.left + 1.0).min(Budget::SIZE.max(self.budget.left));
     }
 
     /// Reading stopped because the application does not take.
