@@ -4,8 +4,8 @@ import array
 
 import pytest
 
-from netasync import Buffer, BufferFull, MessageTooLarge, State
-from support.wires import ORIGINAL
+from netasync import Buffer, BufferFull, ClosedError, MessageTooLarge, State
+from support.wires import ORIGINAL, OURS
 
 try:
     import numpy  # here, since it starts threads
@@ -244,3 +244,55 @@ async def test_many_producers_share_a_handle_and_each_keeps_its_order(world):
     for name in range(5):
         own = [data for data in received if data.startswith(b"%d " % name)]
         assert own == [b"%d %d" % (name, number) for number in range(100)]
+
+
+# finish
+
+
+async def test_finish_accepts_nothing_more_and_counts_nothing_that_was_taken(world):
+    client, served, _ = await world.pair()
+    await world.send(client, b"1", b"2")
+    finishing = world.spawn(world.finish(client))
+    assert await world.take(served, 2) == [b"1", b"2"]
+    assert await world.join(finishing) == 0
+    with pytest.raises(ClosedError):
+        await world.send(client, b"3")
+    assert client.state is State.CONNECTED
+    await world.send(served, b"still heard")
+    assert await world.recv(client) == b"still heard"
+
+
+async def test_finish_without_a_link_returns_when_its_time_is_over_and_delivery_goes_on(world):
+    port = world.reserved_port()
+    conn = world.connect(port.address)
+    await world.send(conn, b"late")
+    assert await world.finish(conn, 0.01) == 1
+    listener = world.listen(port.port)
+    served = await world.accept(listener)
+    await world.up(served)
+    assert await world.recv(served) == b"late"
+
+
+@ORIGINAL
+async def test_finish_on_the_originals_wire_waits_until_the_kernel_has_it(world):
+    conn, peer, _ = await world.dialled(write_buffer=Buffer.fixed(1000, max_bytes=2**26))
+    await world.send_many(conn, [bytes(100_000)] * 200)
+    finishing = world.spawn(world.finish(conn, 60))
+    await world.settle(finishing)
+    await world.outside(peer.recv_many, 200)
+    assert await world.join(finishing) == 0
+
+
+@OURS
+async def test_finish_ends_with_the_session_whose_messages_it_waits_for(world):
+    listener = world.listen(0)
+    proxy = world.proxy(listener.address)
+    client = world.connect(proxy.address)
+    served = await world.accept(listener)
+    await world.up(client)
+    await world.send(client, b"begun and never taken")
+    finishing = world.spawn(world.finish(client, 60))
+    await world.settle(finishing)
+    await world.arrived(served, 1)
+    proxy.cut("fin")
+    assert await world.join(finishing) == 1

@@ -363,6 +363,7 @@ impl Link {
         self.publish_numbers(&rx);
         let announced = Numbers { consumed: 0, credit: greeted.as_ref().map_or(0, |greeted| greeted.credit) };
         connected.lost = tx.sender.link_up(agreement, announced, now);
+        self.wake_finishers(&mut tx);
         self.announce(&tx);
         self.max_size.store(tx.sender.max_size(), Ordering::Relaxed);
         status.session =

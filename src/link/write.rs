@@ -422,6 +422,8 @@ impl Link {
         }
         if tx.sender.is_empty() || tx.sender.has_closed() {
             self.tell_ending();
+            // On the original's wire nothing else confirms.
+            self.wake_finishers(tx);
         }
     }
 }

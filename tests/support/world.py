@@ -244,6 +244,12 @@ class World:
     async def send_many(self, conn: Any, data: Any, timeout: float | None = None) -> int:
         return await self.face.call(conn, "send_many", data, timeout=timeout)
 
+    async def finish(self, conn: Any, limit: float | None = None) -> int:
+        """`finish`, whose timeout is its own on every face."""
+        if self.face.awaited:
+            return await conn.finish(limit)
+        return conn.finish(limit)
+
     async def flush(self, conn: Any, timeout: float | None = None) -> None:
         await self.face.call(conn, "flush", timeout=timeout)
 
