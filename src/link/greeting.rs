@@ -43,7 +43,7 @@ pub(super) async fn ask(socket: &Arc<Socket>, link: &Link, first_by: Moment) -> 
 /// Both sides have taken their leave: reads what still comes, to the end of the stream.
 pub(super) async fn read_to_end(socket: &Arc<Socket>) {
     if let Ok(conversation) = Conversation::new(socket) {
-        while conversation.read().await.is_ok() {}
+        conversation.read_to_end().await;
     }
 }
 
@@ -91,7 +91,7 @@ impl<'a> Hearing<'a> {
         if self.conversation.write(&frame).await.is_ok() {
             // Unread bytes of the peer's would turn the end into a reset, and the reset could overtake this.
             self.conversation.end_stream();
-            while self.conversation.read().await.is_ok() {}
+            self.conversation.read_to_end().await;
         }
     }
 
@@ -132,6 +132,10 @@ impl Conversation {
                 Ok(bytes)
             }
         }
+    }
+
+    async fn read_to_end(&self) {
+        while self.read().await.is_ok() {}
     }
 
     async fn write(&self, mut bytes: &[u8]) -> io::Result<()> {

@@ -551,9 +551,7 @@ impl Link {
         let mut tx = self.tx();
         tx.is_closed = true;
         tx.writers.wake_all();
-        for (_, finisher) in tx.finishers.drain(..) {
-            finisher.wake();
-        }
+        self.wake_finishers(&mut tx);
         for (_, flusher) in tx.flushers.drain(..) {
             flusher.wake();
         }

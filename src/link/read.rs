@@ -9,11 +9,9 @@ use std::time::Duration;
 
 use super::clock;
 use super::driver::{Driver, LoopDriver};
-use super::link::{Link, Rx, StreamEnd, Tx};
-use super::lock::MutexGuard;
+use super::link::{Link, Rx, StreamEnd};
 use super::net::{self, Interest, Signal, Socket};
 use super::wake::{Wake, Waker};
-use super::write::Then;
 use crate::proto::events::Event;
 use crate::proto::halves::Front;
 
@@ -292,7 +290,8 @@ impl Link {
                 Err(fault) => rx.receiver.fail(fault),
             }
         }
-        self.write_for_reader(tx);
+        self.wake_finishers(&mut tx);
+        self.write_and_watch(tx);
     }
 
     /// Something was consumed, or may have been: sees to it that the peer is told in time.
@@ -305,21 +304,11 @@ impl Link {
         if rx.receiver.must_tell(announced) {
             let mut tx = self.tx();
             tx.sender.ack();
-            self.write_for_reader(tx);
+            self.write_and_watch(tx);
         }
         if rx.receiver.note_untold(self.announced(), clock::now) && !rx.is_tell_due {
             rx.is_tell_due = true;
             self.news.notify_one();
-        }
-    }
-
-    /// Writes what hearing has brought; whoever reads does not wait for room.
-    fn write_for_reader(&self, mut tx: MutexGuard<'_, Tx>) {
-        self.wake_finishers(&mut tx);
-        let then = self.write(&mut tx);
-        drop(tx);
-        if then == Then::Watch {
-            self.watch_for_room(None);
         }
     }
 

@@ -15,13 +15,11 @@ use super::lock::Mutex;
 use super::net::Socket;
 use super::runtime::Runtime;
 use crate::proto::Moment;
-use crate::proto::hello::refuse;
+use crate::proto::hello::{FIRST_BYTE, refuse};
 use crate::proto::options::Protocol;
 
 /// So many greetings may be unfinished; the oldest goes first (`wire.md` §2).
 const MOST_UNFINISHED: usize = 1024;
-/// The first byte of a greeting.
-const GREETING: u8 = 0x81;
 /// From here on no first byte belongs to the original's wire.
 const NOT_ORIGINAL: u8 = 0x80;
 
@@ -89,7 +87,7 @@ impl Greeter {
                     Some(_) => return,
                 };
                 match first.first() {
-                    Some(&GREETING) => self.in_time(self.agree(first)).await,
+                    Some(&FIRST_BYTE) => self.in_time(self.agree(first)).await,
                     Some(&(NOT_ORIGINAL..)) => {}
                     _ => self.enter_original(first).await,
                 }

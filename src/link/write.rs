@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::clock;
 use super::driver::LoopDriver;
 use super::link::{Link, Tx};
+use super::lock::MutexGuard;
 use super::net::{Interest, Socket};
 use super::read::Park;
 use super::wake::Waker;
@@ -213,12 +214,9 @@ impl Link {
         tx.is_finished = true;
         tx.writers.wake_all();
         let lost = tx.sender.lost();
-        if self.is_native() && tx.sender.queued() + tx.sender.unconfirmed() > 0 {
+        if self.is_native() && tx.sender.held() > 0 {
             tx.sender.ask();
-            if self.write(&mut tx) == Then::Watch {
-                drop(tx);
-                self.watch_for_room(None);
-            }
+            self.write_and_watch(tx);
         }
         Some(lost)
     }
@@ -226,7 +224,7 @@ impl Link {
     /// How many messages are not confirmed, those `lost` since then included; and whether that is final.
     pub fn unconfirmed_since(&self, lost: u64) -> (u64, bool) {
         let tx = self.tx();
-        let held = tx.sender.queued() + tx.sender.unconfirmed();
+        let held = tx.sender.held();
         (held + tx.sender.lost() - lost, held == 0 || tx.is_closed)
     }
 
@@ -234,8 +232,7 @@ impl Link {
     /// having noted it, when there is nothing to wait for.
     pub fn wait_confirmed(&self, until: Moment, waker: &Waker) -> bool {
         let mut tx = self.tx();
-        let is_done = tx.sender.queued() + tx.sender.unconfirmed() == 0;
-        if tx.is_closed || is_done || clock::now() >= until {
+        if tx.is_closed || tx.sender.held() == 0 || clock::now() >= until {
             return false;
         }
         tx.finishers.push((until, Arc::clone(waker)));
@@ -266,10 +263,7 @@ impl Link {
     pub(super) fn say_close(&self, goodbye: Goodbye, after: After) {
         let mut tx = self.tx();
         tx.sender.close(goodbye, after);
-        if self.write(&mut tx) == Then::Watch {
-            drop(tx);
-            self.watch_for_room(None);
-        }
+        self.write_and_watch(tx);
     }
 
     /// What was consumed is told, if its time has come.
@@ -281,10 +275,16 @@ impl Link {
             let mut tx = self.tx();
             tx.sender.ack();
             drop(rx);
-            if self.write(&mut tx) == Then::Watch {
-                drop(tx);
-                self.watch_for_room(None);
-            }
+            self.write_and_watch(tx);
+        }
+    }
+
+    /// Writes what is due; who calls does not wait for room, so the supervisor watches for it.
+    pub(super) fn write_and_watch(&self, mut tx: MutexGuard<'_, Tx>) {
+        let then = self.write(&mut tx);
+        drop(tx);
+        if then == Then::Watch {
+            self.watch_for_room(None);
         }
     }
 

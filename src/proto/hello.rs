@@ -13,6 +13,10 @@ use super::events::{Fault, Reason};
 use super::options::Options;
 use super::wire::{self, Frame, Goodbye, protocol};
 
+pub use super::wire::refuse;
+
+/// The first byte of a greeting.
+pub const FIRST_BYTE: u8 = 0x80 | wire::HELLO;
 const MAGIC: [u8; 2] = *b"NA";
 const MAJOR: u8 = 1;
 const MINOR: u8 = 0;
@@ -23,17 +27,6 @@ const MAX_HELLO: usize = 4096;
 const LEAST_TIMEOUT: u32 = 100;
 /// `max_messages` of a receiver that does not count.
 pub const ANY_NUMBER: u32 = u32::MAX;
-
-pub mod refuse {
-    pub const VERSION: u16 = 1;
-    pub const MALFORMED: u16 = 2;
-    pub const TOKEN: u16 = 3;
-    pub const BUSY: u16 = 4;
-    pub const LEAVING: u16 = 5;
-    pub const CLOSED: u16 = 6;
-    pub const SETTINGS: u16 = 7;
-    pub const IDENTITY: u16 = 8;
-}
 
 /// A session's public name, or its secret token. Never printed by itself.
 pub type Secret = [u8; 16];
@@ -273,7 +266,7 @@ impl Answering {
         self.bytes.extend_from_slice(bytes);
         let Some((_, body, rest)) = greeting(&self.bytes, &[wire::HELLO]).map_err(|fault| {
             // An oversized HELLO is a HELLO; anything else gets no reply.
-            let is_hello = self.bytes.first() == Some(&0x81);
+            let is_hello = self.bytes.first() == Some(&FIRST_BYTE);
             if is_hello {
                 NoAgreement::Refuse(refusal(refuse::MALFORMED, &fault.detail))
             } else {

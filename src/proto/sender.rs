@@ -275,6 +275,11 @@ impl Sender {
         self.outbox.unconfirmed()
     }
 
+    /// Accepted here, and not known to be taken by the peer's application.
+    pub fn held(&self) -> u64 {
+        self.queued().saturating_add(self.unconfirmed())
+    }
+
     pub fn lost(&self) -> u64 {
         self.outbox.lost()
     }

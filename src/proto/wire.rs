@@ -26,9 +26,6 @@ const MAX_PART: usize = 256 * 1024;
 const MAX_TEXT: usize = 256;
 const CONTROL_BIT: u8 = 0x80;
 
-/// The REFUSE that carries a number.
-const SESSION_OVER: u16 = 6;
-
 /// What the first four bytes of a frame announce.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Frame {
@@ -72,6 +69,18 @@ pub mod close {
     pub const ABORTED: u16 = 3;
     pub const BUSY: u16 = 4;
     pub const VOID: u16 = 5;
+}
+
+/// The codes of REFUSE.
+pub mod refuse {
+    pub const VERSION: u16 = 1;
+    pub const MALFORMED: u16 = 2;
+    pub const TOKEN: u16 = 3;
+    pub const BUSY: u16 = 4;
+    pub const LEAVING: u16 = 5;
+    pub const CLOSED: u16 = 6;
+    pub const SETTINGS: u16 = 7;
+    pub const IDENTITY: u16 = 8;
 }
 
 /// Reads the header at the start of `bytes`; None while fewer than four bytes are there.
@@ -135,7 +144,7 @@ pub fn control(kind: u8, body: &[u8]) -> Result<Control, Fault> {
 /// `PROTOCOL` when not even its numbers are there.
 pub fn refusal(body: &[u8]) -> Result<Goodbye, Fault> {
     let refusal = goodbye(body)?;
-    if refusal.code != SESSION_OVER {
+    if refusal.code != refuse::CLOSED {
         return Ok(refusal);
     }
     word(body, 2)?;
