@@ -29,7 +29,7 @@ from support.native_world import (
     native_pair,
     reason_of_break,
 )
-from support.process import resident_bytes
+from support.process import resident_bytes, user_timeouts
 from support.wires import OURS
 
 pytestmark = OURS
@@ -270,3 +270,15 @@ async def test_a_pong_to_our_own_ping_costs_nothing(world):
     assert conn.state is State.CONNECTED
     assert [frame.kind for frame in peer.controls].count(PONG) == 0
     assert peer.controls[0].kind == ACK
+
+
+async def test_the_kernel_gives_up_what_is_not_acknowledged_within_the_timeout(world):
+    """TCP_USER_TIMEOUT covers what it holds, as the stall covers what it does not take (`wire.md` §6)."""
+    timers = {"heartbeat_interval": 0.3, "heartbeat_timeout": 1.75}
+    conn, accepted, _ = await native_pair(world, listen=timers, connect=timers)
+    limits = user_timeouts()
+    assert limits[accepted.peer, conn.peer] == limits[conn.peer, accepted.peer] == 1750
+    original = {**timers, "protocol": "net.async"}
+    conn, accepted, _ = await world.pair(listen=original, connect=original)
+    limits = user_timeouts()
+    assert limits[accepted.peer, conn.peer] == limits[conn.peer, accepted.peer] == 0

@@ -163,7 +163,7 @@ class Connection(_native.TaskConnection):
         """
         return await self._wait_recv_many(limit)
 
-    async def send(self, data: BytesLike, *, confirm: Literal["received", "consumed"] | None = None) -> bool:
+    async def send(self, data: BytesLike, confirm: Literal["received", "consumed"] | None = None) -> bool:
         """Wait until the write buffer has accepted a message; queue while the link is down.
 
         Cancelling means that it was not sent.
@@ -183,9 +183,9 @@ class Connection(_native.TaskConnection):
         if confirm is not None:
             self._check_confirm(confirm)
         sent = self._send(data)
-        if type(sent) is Await:
-            return await sent
-        return sent
+        if sent is True or sent is False:
+            return sent
+        return await sent
 
     async def send_many(self, iterable: Iterable[BytesLike]) -> int:
         """Send many, crossing into Rust once for each batch.

@@ -71,7 +71,7 @@ class WriteChannel:
         """Made by `Connection.write_chan`."""
         self._connection = connection
 
-    async def send(self, data: BytesLike, *, confirm: Literal["received", "consumed"] | None = None) -> bool:
+    async def send(self, data: BytesLike, confirm: Literal["received", "consumed"] | None = None) -> bool:
         """As `Connection.send`."""
         return await self._connection.send(data, confirm=confirm)
 

@@ -61,8 +61,8 @@ pub struct Tx {
     pub sender: Sender,
     pub(super) socket: Option<Arc<Socket>>,
     pub(super) has_failed: bool,
-    /// A write was told of a reset.
-    pub(super) is_reset: bool,
+    /// Why the link is gone, as a write was told: the kernel says so once.
+    pub(super) told: Option<Reason>,
     /// Nothing more is accepted, and nobody waits any more.
     pub(super) is_closed: bool,
     /// Nothing more is accepted; what is held is delivered.
@@ -158,7 +158,7 @@ impl Link {
             sender: Sender::new(&options, now),
             socket: None,
             has_failed: false,
-            is_reset: false,
+            told: None,
             is_closed: false,
             is_finished: false,
             is_aborted: false,
@@ -355,6 +355,9 @@ impl Link {
     pub(super) fn install(&self, mut connected: Connected, dialed: Dialed, mut status: Status) {
         let Dialed { socket, greeted, rest, .. } = dialed;
         let now = clock::now();
+        if greeted.is_some() {
+            socket.limit_unacknowledged(self.options.heartbeat_timeout);
+        }
         let agreement = greeted.as_ref().map(|greeted| &greeted.agreement);
         let first_by = greeted.as_ref().map(|greeted| greeted.first_by);
         let mut rx = self.rx();
@@ -403,7 +406,7 @@ impl Link {
         let has_parted = has_heard && tx.sender.has_closed();
         tx.socket = None;
         tx.has_failed = false;
-        tx.is_reset = false;
+        tx.told = None;
         tx.is_stalled = false;
         tx.sender.link_down();
         let drainer = tx.drainer.take();

@@ -18,6 +18,7 @@ use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown, SocketFla
 use tokio::io::unix::AsyncFd;
 
 use super::fork::{Descriptor, KnownTo};
+use crate::proto::events::Reason;
 use crate::proto::options::Options;
 
 /// The kernel's send buffer where the round trip is below `SHORT_PATH`: letting it grow costs a
@@ -104,6 +105,12 @@ impl Socket {
         Ok(())
     }
 
+    /// The kernel gives the link up when the peer has not acknowledged for so long what was handed over.
+    pub(super) fn limit_unacknowledged(&self, limit: Duration) {
+        // Where the system has no such limit the heartbeats find out, only later.
+        let _ = socket2::SockRef::from(&self.fd).set_tcp_user_timeout(Some(limit));
+    }
+
     /// The kernel's estimate of the round trip.
     fn round_trip(&self) -> Option<Duration> {
         // SAFETY: tcp_info is a plain struct of integers, for which all zeros is a value.
@@ -173,6 +180,16 @@ pub async fn dial(address: SocketAddr, local: Option<SocketAddr>, options: &Opti
     }
     socket.configure(options)?;
     Ok(socket)
+}
+
+/// What an error of the socket says about the end of its link.
+pub(super) fn told_by(error: &io::Error) -> Option<Reason> {
+    match error.kind() {
+        io::ErrorKind::ConnectionReset => Some(Reason::Reset),
+        // Nothing but `limit_unacknowledged` brings it on a link that was up.
+        io::ErrorKind::TimedOut => Some(Reason::WriteStalled),
+        _ => None,
+    }
 }
 
 /// All addresses of a name, looked up anew; a numeric one without asking anybody.
@@ -354,4 +371,16 @@ pub fn is_main_thread() -> bool {
 pub fn words_of(error: &std::io::Error) -> String {
     let text = error.to_string();
     text.split(" (os error").next().unwrap_or_default().to_lowercase()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_kernel_gave_up_is_a_stall_and_not_a_reset() {
+        assert_eq!(told_by(&Errno::TIMEDOUT.into()), Some(Reason::WriteStalled));
+        assert_eq!(told_by(&Errno::CONNRESET.into()), Some(Reason::Reset));
+        assert_eq!(told_by(&Errno::PIPE.into()), None);
+    }
 }

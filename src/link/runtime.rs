@@ -256,10 +256,9 @@ impl Runtime {
         let id = link.id();
         self.members.lock().links.insert(id, Arc::downgrade(link));
         let leaving = Leaving { runtime: Arc::clone(self), id };
-        handle.spawn(async move {
-            let _leaving = leaving;
-            supervisor.run().await;
-        });
+        // Lent, not given: what an async function is given lies in its task twice.
+        let mut life = (supervisor, leaving);
+        handle.spawn(async move { life.0.run().await });
         if self.is_shut_down() {
             // Accepted in the moment of shutting down.
             link.close(Reason::Shutdown);

@@ -72,7 +72,7 @@ impl Supervisor {
     }
 
     /// Runs the connection to its end. A panic on the way ends this handle and no other.
-    pub async fn run(mut self) {
+    pub async fn run(&mut self) {
         self.start();
         while self.endpoint.phase() != Phase::Ended {
             self.watch_as_needed();
@@ -199,11 +199,15 @@ impl Supervisor {
             self.link.look();
         }
         let mut rx = self.link.rx();
-        let has_failed = self.link.tx().has_failed;
+        let (has_failed, told) = {
+            let tx = self.link.tx();
+            (tx.has_failed, tx.told)
+        };
         if let Some(fault) = rx.receiver.fault().cloned() {
             return rx.socket.is_some().then_some(Input::Broke(fault));
         }
-        let failed = || Input::Broke(Fault { reason: Reason::Reset, detail: String::from("write failed") });
+        let reason = told.unwrap_or(Reason::Reset);
+        let failed = || Input::Broke(Fault { reason, detail: String::from("write failed") });
         match rx.end {
             None | Some(StreamEnd::Told) => has_failed.then(failed),
             Some(StreamEnd::Error(ref error)) => Some(Input::Broke(reset(error))),
@@ -212,8 +216,8 @@ impl Supervisor {
                 let is_cut = rx.receiver.link_down();
                 self.link.publish(&mut rx);
                 let broke = |reason| Input::Broke(Fault { reason, detail: String::new() });
-                Some(match (self.link.tx().is_reset, is_cut) {
-                    (true, _) => broke(Reason::Reset),
+                Some(match (told, is_cut) {
+                    (Some(reason), _) => broke(reason),
                     (_, true) => broke(Reason::Truncated),
                     _ => Input::Eof,
                 })
@@ -405,5 +409,5 @@ async fn finish(dialling: &mut Option<Dialling>) -> Result<Dialed, Failure> {
 }
 
 fn reset(error: &std::io::Error) -> Fault {
-    Fault { reason: Reason::Reset, detail: words_of(error) }
+    Fault { reason: net::told_by(error).unwrap_or(Reason::Reset), detail: words_of(error) }
 }

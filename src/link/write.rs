@@ -10,7 +10,7 @@ use super::clock;
 use super::driver::LoopDriver;
 use super::link::{Link, Tx};
 use super::lock::MutexGuard;
-use super::net::{Interest, Socket};
+use super::net::{self, Interest, Socket};
 use super::read::Park;
 use super::wake::Waker;
 use crate::proto::Moment;
@@ -66,7 +66,7 @@ impl Link {
             From::Batch => true,
         };
         let is_open = !is_corking && !tx.has_failed && tx.sender.may_pass();
-        if let Some(socket) = tx.socket.clone().filter(|_| is_open) {
+        if let Some(socket) = tx.socket.as_ref().filter(|_| is_open).cloned() {
             return (Sent::Accepted, self.send_past_queue(&mut tx, &socket, payload));
         }
         let mut push = tx.sender.push(payload);
@@ -355,7 +355,8 @@ impl Link {
         if !self.options().cork {
             return false;
         }
-        self.is_bursting.swap(true, Ordering::Relaxed) || self.messages_ready.load(Ordering::Relaxed) > 0
+        let is_bursting = self.is_bursting.load(Ordering::Relaxed) || self.is_bursting.swap(true, Ordering::Relaxed);
+        is_bursting || self.messages_ready.load(Ordering::Relaxed) > 0
     }
 
     fn send_past_queue(&self, tx: &mut Tx, socket: &Socket, payload: &[u8]) -> Then {
@@ -395,7 +396,8 @@ impl Link {
             return Then::Nothing;
         }
         if is_corking && tx.sender.unsent_bytes() < CORK_BYTES {
-            return if self.is_corked.swap(true, Ordering::Relaxed) { Then::Nothing } else { Then::FlushThisTurn };
+            let is_corked = self.is_corked.load(Ordering::Relaxed) || self.is_corked.swap(true, Ordering::Relaxed);
+            return if is_corked { Then::Nothing } else { Then::FlushThisTurn };
         }
         self.write(tx)
     }
@@ -403,8 +405,8 @@ impl Link {
     /// The supervisor finds out why; what was accepted stays for the next link.
     fn fail(&self, tx: &mut Tx, error: &io::Error) {
         tx.has_failed = true;
-        // The kernel says so once: whoever reads next would find the end of the stream.
-        tx.is_reset |= error.kind() == ErrorKind::ConnectionReset;
+        // Whoever reads next would find the end of the stream.
+        tx.told = tx.told.or(net::told_by(error));
         self.news.notify_one();
     }
 

@@ -101,6 +101,12 @@ impl Control {
         self.draft.clear();
     }
 
+    /// Gives back memory that an idle connection does not need.
+    pub fn trim(&mut self) {
+        (self.draft, self.pieces, self.front) = (Vec::new(), Vec::new(), 0);
+        self.rest.shrink_to_fit();
+    }
+
     pub fn pong(&mut self, nonce: u64) {
         self.has_pong = Some(nonce);
     }

@@ -185,6 +185,10 @@ impl EventQueue {
         if !matches!(self.waiting.front(), Some((_, Event::Closed(_)))) {
             self.waiting.pop_front();
         }
+        if self.waiting.is_empty() {
+            // The next one may be hours away.
+            self.waiting = VecDeque::new();
+        }
     }
 
     /// How many are ready in front of message `first`.

@@ -309,6 +309,9 @@ impl Receiver {
 
     pub fn trim(&mut self) {
         self.inbox.trim();
+        if self.for_sender.is_empty() {
+            self.for_sender = VecDeque::new();
+        }
     }
 
     pub fn account(&self, stats: &mut Stats) {

@@ -287,6 +287,9 @@ impl Inbox {
         if self.store.is_empty() && self.store.capacity() > 0 {
             self.store = BytesMut::new();
         }
+        if let Some(session) = self.session.as_mut().filter(|session| session.heard.is_empty()) {
+            session.heard = VecDeque::new();
+        }
     }
 
     pub fn fault(&self) -> Option<&Fault> {

@@ -305,6 +305,7 @@ impl Sender {
 
     pub fn trim(&mut self) {
         self.outbox.trim();
+        self.control.trim();
     }
 
     pub fn account(&self, stats: &mut Stats) {

@@ -15,11 +15,26 @@ thread_local! {
     /// The bridge whose callback runs in this thread now. Spares asking Python which loop runs, which up
     /// to 3.11 is a system call (`getpid`).
     static CALLING: RefCell<Option<Arc<Bridge>>> = const { RefCell::new(None) };
+    /// A waiter whose task was resumed, with its future: who waits next in this callback need not make them (a
+    /// fifth of what a wait costs). No longer than that, because the future keeps its loop alive.
+    static SPARE: RefCell<Option<Arc<LoopWaiter>>> = const { RefCell::new(None) };
 }
 
 /// The bridge whose callback runs in this thread now.
 pub fn calling() -> Option<Arc<Bridge>> {
     CALLING.with_borrow(|calling| calling.as_ref().filter(|calling| calling.is_here()).cloned())
+}
+
+/// For `take_spare`: nobody waits with it any more.
+pub fn keep_spare(waiter: Arc<LoopWaiter>) {
+    if CALLING.with_borrow(Option::is_some) {
+        SPARE.set(Some(waiter));
+    }
+}
+
+/// A waiter that nobody else knows, if there is one: of the loop whose callback runs now.
+pub fn take_spare() -> Option<Arc<LoopWaiter>> {
+    SPARE.take().filter(|spare| Arc::strong_count(spare) == 1)
 }
 
 /// What to do when called.
@@ -69,7 +84,7 @@ impl Callback {
                 self.bridge.work(py)
             }
             Task::Flush => self.bridge.flush(py),
-            Task::TimedOut(waiter) => waiter.resume(py),
+            Task::TimedOut(waiter) => Arc::clone(waiter).resume(py),
         }
     }
 }
@@ -97,5 +112,6 @@ impl Calling {
 impl Drop for Calling {
     fn drop(&mut self) {
         CALLING.set(self.0.take());
+        drop(SPARE.take());
     }
 }

@@ -1,4 +1,4 @@
-//! What `await` iterates over: tries in the consumer's own step, and yields a `Waiter` only while there
+//! What `await` iterates over: tries in the consumer's own step, and yields a future only while there
 //! is nothing. So a cancelled wait has taken nothing and sent nothing.
 
 use std::cell::Cell;
@@ -15,7 +15,7 @@ use super::convert::stop_iteration;
 use super::forked::check;
 use super::operation::{Operation, Poll};
 use super::park::nothing_within;
-use super::waiter::{LoopWaiter, Waiter};
+use super::waiter::LoopWaiter;
 use crate::link::clock;
 use crate::link::fork::Birth;
 use crate::link::wake::Waker;
@@ -184,7 +184,7 @@ impl Await {
             }
             if let Some(waiter) = self.arm(py)? {
                 begin_turn();
-                return Ok(Some(Py::new(py, Waiter::new(waiter))?.into_any()));
+                return Ok(Some(waiter.future(py)?.unbind()));
             }
         }
     }

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import socket
 import subprocess
 import sys
 import textwrap
@@ -80,3 +82,19 @@ def run_script(
 def script_command(text: str, *arguments: str) -> list[str]:
     """The command line that runs `text` in this interpreter, in dev mode, with warnings as errors."""
     return [sys.executable, "-X", "dev", "-W", "error", "-c", textwrap.dedent(text), *arguments]
+
+
+def user_timeouts() -> dict[tuple[str, str], int]:
+    """`TCP_USER_TIMEOUT` in ms of this process's IPv4 connections, by own address and peer's address."""
+    found = {}
+    sockets = [number for number, what in open_descriptors().items() if what.startswith("socket:")]
+    for number in sockets:
+        borrowed = socket.socket(socket.AF_INET, socket.SOCK_STREAM, fileno=number)
+        with contextlib.suppress(OSError):
+            ends = borrowed.getsockname(), borrowed.getpeername()
+            if all(isinstance(end, tuple) and len(end) == 2 for end in ends):
+                (host, port), (peer_host, peer_port) = ends
+                limit = borrowed.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT)
+                found[f"{host}:{port}", f"{peer_host}:{peer_port}"] = limit
+        borrowed.detach()
+    return found
