@@ -85,6 +85,13 @@ impl Tx {
     pub(super) fn may_write(&self) -> bool {
         !self.has_failed && !self.is_aborted && self.sender.has_work()
     }
+
+    /// Where there is room, whoever waits for it longest hears so; having taken some, it tells the next one.
+    pub(super) fn wake_next_writer(&mut self) {
+        if !self.writers.is_empty() && self.sender.has_room() {
+            self.writers.wake(1);
+        }
+    }
 }
 
 /// What everybody may ask about a connection at any time.

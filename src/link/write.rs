@@ -67,7 +67,9 @@ impl Link {
         };
         let is_open = !is_corking && !tx.has_failed && tx.sender.may_pass();
         if let Some(socket) = tx.socket.clone().filter(|_| is_open) {
-            return (Sent::Accepted, self.send_past_queue(&mut tx, &socket, payload));
+            let then = self.send_past_queue(&mut tx, &socket, payload);
+            tx.wake_next_writer();
+            return (Sent::Accepted, then);
         }
         let mut push = tx.sender.push(payload);
         let mut stalled = Then::Nothing;
@@ -81,9 +83,7 @@ impl Link {
             Push::Accepted => {}
         }
         let then = if stalled == Then::Watch { stalled } else { self.written_later(&mut tx, is_corking) };
-        if tx.sender.has_room() {
-            tx.writers.wake(1);
-        }
+        tx.wake_next_writer();
         (Sent::Accepted, then)
     }
 
@@ -179,18 +179,17 @@ impl Link {
         tx.is_stalled
     }
 
-    /// `driver` watches for room from now on; without one the supervisor does.
+    /// `driver` watches for room from now on, unless another does; without one the supervisor does.
     pub fn watch_for_room(&self, driver: Option<Arc<dyn LoopDriver>>) {
         let mut tx = self.tx();
-        if !tx.is_stalled || tx.drainer.is_some() {
+        // A loop that is closed watches nothing any more.
+        if !tx.is_stalled || tx.drainer.as_ref().is_some_and(|present| present.is_alive()) {
             return;
         }
+        tx.drainer.clone_from(&driver);
+        drop(tx);
         match driver {
-            Some(driver) => {
-                tx.drainer = Some(Arc::clone(&driver));
-                drop(tx);
-                self.sync(driver);
-            }
+            Some(driver) => self.sync(driver),
             None => self.news.notify_one(),
         }
     }
@@ -410,9 +409,7 @@ impl Link {
 
     /// Tells whoever waited for this.
     fn wrote(&self, tx: &mut Tx) {
-        if !tx.writers.is_empty() && tx.sender.has_room() {
-            tx.writers.wake(1);
-        }
+        tx.wake_next_writer();
         if !tx.flushers.is_empty() {
             let sender = &tx.sender;
             let done = tx.flushers.extract_if(.., |(mark, _)| sender.is_flushed(*mark));
