@@ -3,7 +3,6 @@
 
 use std::io::{self, ErrorKind, IoSlice};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::clock;
@@ -12,6 +11,7 @@ use super::link::{Link, Tx};
 use super::lock::MutexGuard;
 use super::net::{Interest, Socket};
 use super::read::Park;
+use super::sync::atomic::Ordering;
 use super::wake::Waker;
 use crate::proto::Moment;
 use crate::proto::classic::encode_header;
