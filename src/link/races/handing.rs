@@ -144,3 +144,14 @@ fn two_loops_and_a_thread_side_by_side_while_time_passes() {
     };
     in_orders(3_000, move || in_turn(turns, 9));
 }
+
+/// Two ticks are enough for the supervisor to read in place of a loop that does not run, or not yet.
+#[test]
+fn a_loop_that_is_relieved_in_the_middle_of_a_stream_goes_on_where_the_supervisor_stops() {
+    let turns = |link: &Arc<Link>, log: &Log| {
+        let time = shuttle::thread::spawn(|| (0..2).for_each(|_| clock::pass(Duration::from_secs(9 * 3600))));
+        take_looping(1, link, log, 6);
+        join([time]);
+    };
+    in_orders(3_000, move || in_turn(turns, 6));
+}

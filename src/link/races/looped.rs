@@ -230,6 +230,7 @@ impl Turns {
     fn turn(&mut self) {
         let soon = std::mem::take(&mut *now(&self.of.soon));
         for call in soon {
+            self.cancel_perhaps();
             match call {
                 Soon::Step(task) => self.step(task),
                 Soon::Flush => self.flush(),
@@ -298,6 +299,7 @@ impl Turns {
             match work {
                 Work::Sync(link) => self.sync(&link),
                 Work::Resume(waiter) => {
+                    self.cancel_perhaps();
                     resumed += 1;
                     self.resume(&waiter);
                 }
@@ -328,6 +330,13 @@ impl Turns {
         let (read, write) = (link.socket_to_read(self.of.id), link.socket_to_write(self.of.id));
         for (socket, interest) in [(read, Interest::Read), (write, Interest::Write)] {
             self.watched.extend(socket.map(|socket| Watched { link: Arc::clone(link), socket, interest }));
+        }
+    }
+
+    /// A task or a callback that ran just before cancels.
+    fn cancel_perhaps(&mut self) {
+        if shuttle::rand::thread_rng().r#gen() {
+            self.cancel();
         }
     }
 

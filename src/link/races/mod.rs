@@ -12,6 +12,7 @@ mod ending;
 mod handing;
 mod leading;
 mod looped;
+mod selecting;
 mod threads;
 mod waking;
 mod world;
