@@ -112,3 +112,27 @@ fn a_cancelled_task_that_was_woken_for_room_wakes_the_next_thread() {
         end.end();
     });
 }
+
+/// Its task never runs again, and nobody says so to the link.
+#[test]
+fn a_task_whose_loop_was_closed_is_passed_over() {
+    in_orders(5_000, || {
+        let (end, peer) = lone();
+        let (of, log) = (Loop::new(1), Log::default());
+        let taker = {
+            let (link, log) = (Arc::clone(&end.link), log.clone());
+            shuttle::thread::spawn(move || recv(&link, &park(), None, |item| log.note(item)))
+        };
+        let stopper = {
+            let of = Arc::clone(&of);
+            shuttle::thread::spawn(move || of.stop())
+        };
+        let left = of.run([takes_one(&of, &end.link, &log, || {})]);
+        write_all(&peer, 1, 1);
+        taker.join().expect("taking does not panic");
+        stopper.join().expect("stopping does not panic");
+        drop(left);
+        log.holds_all(&[1], 1);
+        end.end();
+    });
+}

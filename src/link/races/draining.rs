@@ -107,11 +107,14 @@ fn room_for_several_is_heard_of_by_all_who_wait_for_it() {
     in_orders(5_000, || {
         let (end, peer) = lone();
         let filled = fill(&end.link);
-        let link = Arc::clone(&end.link);
-        let senders = shuttle::thread::spawn(move || pour_from_loop(&link, 1, 3, 1));
+        let (link, other) = (Arc::clone(&end.link), Arc::clone(&end.link));
+        let senders = [
+            shuttle::thread::spawn(move || assert!(send(&link, &park(), None, &[1, 0]))),
+            shuttle::thread::spawn(move || pour_from_loop(&other, 2, 2, 1)),
+        ];
         let log = Log::default();
         read_frames(&peer, &log, filled + 3);
-        senders.join().expect("sending does not panic");
+        senders.into_iter().for_each(|sender| sender.join().expect("sending does not panic"));
         (1..4).for_each(|sender| assert_eq!(log.of(sender), [0]));
         end.end();
     });

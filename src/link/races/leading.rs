@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use shuttle::rand::Rng;
 use shuttle::thread::JoinHandle;
 
 use super::super::link::Link;
@@ -51,14 +52,16 @@ fn waits_that_end_early_lose_nothing_and_leave_nobody_behind() {
     in_orders(3_000, || share(3, 6, Some(Duration::from_millis(50))));
 }
 
-/// A call with a timeout that is over, beside others that take a message each. Should it have been faster, it puts back
+/// A call with a timeout that is over, or one that Ctrl-C ends before it looks once more, beside others that take a
+/// message each. Should it have been faster, it puts back
 /// what it took, so that the others always have just enough.
 fn gives_up_beside(takers: fn(&Arc<Link>) -> JoinHandle<()>) {
     let (end, peer) = lone();
     let (link, writer) = (Arc::clone(&end.link), Arc::clone(&peer));
     let gives_up = shuttle::thread::spawn(move || {
         link.wait_in_thread(&park(), Some(Duration::from_millis(50)));
-        if matches!(take(&link, |_| {}), Some(Item::Message(..))) {
+        let is_interrupted: bool = shuttle::rand::thread_rng().r#gen();
+        if !is_interrupted && matches!(take(&link, |_| {}), Some(Item::Message(..))) {
             write_all(&writer, 2, 1);
         }
     });

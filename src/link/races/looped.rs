@@ -45,6 +45,7 @@ pub struct Loop {
     /// What `call_soon_threadsafe` would bring, over a descriptor of the loop's own.
     cancelled: Mutex<Vec<usize>>,
     own: Signal,
+    is_stopped: AtomicBool,
     soon: Mutex<VecDeque<Soon>>,
     corked: Mutex<Vec<Arc<Link>>>,
     running: AtomicUsize,
@@ -73,6 +74,7 @@ impl Loop {
             errands: Errands::default(),
             cancelled: Mutex::default(),
             own: Signal::default(),
+            is_stopped: AtomicBool::new(false),
             soon: Mutex::default(),
             corked: Mutex::default(),
             running: AtomicUsize::new(0),
@@ -87,15 +89,23 @@ impl Loop {
         self.own.set();
     }
 
-    /// Runs until every task has ended or was cancelled; then the loop is closed.
-    pub fn run(self: &Arc<Self>, tasks: impl IntoIterator<Item = Task>) {
+    /// Any thread: the loop is closed where it is.
+    pub fn stop(&self) {
+        self.is_stopped.store(true, Ordering::Relaxed);
+        self.own.set();
+    }
+
+    /// Runs until every task has ended or was cancelled, or the loop is stopped; then it is closed. Tasks that waited
+    /// then are returned: they never run again, and keep their places until they are dropped.
+    pub fn run(self: &Arc<Self>, tasks: impl IntoIterator<Item = Task>) -> Vec<Option<Task>> {
         let tasks: Vec<_> = tasks.into_iter().map(Some).collect();
         now(&self.soon).extend((0..tasks.len()).map(Soon::Step));
         let mut turns = Turns { of: Arc::clone(self), tasks, signal: None, watched: Vec::new() };
-        while turns.tasks.iter().any(Option::is_some) {
+        while !turns.is_over() {
             turns.turn();
         }
         turns.close();
+        turns.tasks
     }
 
     fn driver(&self) -> Arc<dyn LoopDriver> {
@@ -227,6 +237,10 @@ struct Turns {
 }
 
 impl Turns {
+    fn is_over(&self) -> bool {
+        self.tasks.iter().all(Option::is_none) || self.of.is_stopped.load(Ordering::Relaxed)
+    }
+
     fn turn(&mut self) {
         let soon = std::mem::take(&mut *now(&self.of.soon));
         for call in soon {
@@ -236,7 +250,7 @@ impl Turns {
                 Soon::Flush => self.flush(),
             }
         }
-        if self.tasks.iter().all(Option::is_none) {
+        if self.is_over() {
             return;
         }
         let limit = (!now(&self.of.soon).is_empty()).then_some(Duration::ZERO);
