@@ -7,6 +7,7 @@
 #     make fuzz     every parser against invented input, SECONDS=30 each
 #     make bench    netasync beside its peers: tables of speed, memory and CPU time
 #     make soak     the tests that take minutes, with full counts
+#     make test-races   the races of threads and loops, in thousands of orders of their steps
 #     make wheel    a release wheel for the default Python, under dist/
 #     make clean    away with everything that was built
 #
@@ -17,7 +18,7 @@
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test test-rust check check-rust check-python fuzz bench soak wheel clean FORCE
+.PHONY: help demo test test-rust test-races check check-rust check-python fuzz bench soak wheel clean FORCE
 SHELL := /bin/sh
 
 TARGET := $(or $(CARGO_TARGET_DIR),target)
@@ -29,7 +30,7 @@ export PYTHONNOUSERSITE := 1
 unexport PYTHONPATH MYPYPATH
 
 # Words such as 3.10=/path/of/python, and default=3.11. Looked for only where a Python is needed.
-ifneq ($(filter-out clean fuzz help test-rust,$(or $(MAKECMDGOALS),help)),)
+ifneq ($(filter-out clean fuzz help test-races test-rust,$(or $(MAKECMDGOALS),help)),)
 INTERPRETERS := $(shell tools/interpreters.sh)
 ifeq ($(INTERPRETERS),)
 $(error a CPython 3.10 or newer is needed)
@@ -53,9 +54,13 @@ test: test-rust $(PYTHONS:%=test-%)
 	@echo "all tests passed: Rust, and CPython $(PYTHONS)"
 
 # First the protocol by itself, with its simulation: it must not need a socket, a thread or a clock.
-test-rust:
+test-rust: test-races
 	cargo test --locked --no-default-features
 	cargo test --locked
+
+# Who reads, who writes and who is woken, in thousands of orders: the scheduler is a test's own.
+test-races:
+	cargo test --locked --features races --lib races
 
 check: check-rust check-python
 	@echo "all checks passed"
@@ -66,6 +71,7 @@ check-rust:
 	cargo clippy --locked --no-default-features --all-targets -- -D warnings
 	cargo clippy --locked --all-targets -- -D warnings
 	cargo clippy --locked --features python --all-targets -- -D warnings
+	cargo clippy --locked --features races --lib --tests -- -D warnings
 	cargo test --locked --no-default-features --no-run
 
 # mypy reads the sources; stubtest compares what is installed with its stubs, as a user's type checker would.
@@ -85,6 +91,7 @@ fuzz:
 soak: export NETASYNC_SOAK := 1
 soak: .venv/$(DEFAULT)/installed
 	cargo test --locked --release --no-default-features
+	cargo test --locked --release --features races --lib races
 	.venv/$(DEFAULT)/bin/pytest -m soak --timeout 3600 -o faulthandler_timeout=3500 $(ARGS)
 
 wheel: dist/$(DEFAULT)/built

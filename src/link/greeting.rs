@@ -7,7 +7,7 @@ use std::sync::Arc;
 use tokio::io::Interest;
 
 use super::link::Link;
-use super::net::{self, Socket, words_of};
+use super::net::{self, AsyncFd, Socket, words_of};
 use crate::proto::Moment;
 use crate::proto::events::Reason;
 use crate::proto::hello::{Agreement, Answering, Asking, Failure, Hello, NoAgreement, Secret, refusal};
@@ -112,7 +112,7 @@ impl<'a> Hearing<'a> {
 
 /// A socket that the runtime watches for the length of the greeting.
 struct Conversation {
-    fd: tokio::io::unix::AsyncFd<Arc<Socket>>,
+    fd: AsyncFd<Arc<Socket>>,
 }
 
 impl Conversation {

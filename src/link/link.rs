@@ -4,7 +4,6 @@
 //! No lock is held across user code or a call that can wait.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -17,6 +16,7 @@ use super::driver::{Driver, LoopDriver, Reading};
 use super::fork::Birth;
 use super::net::Socket;
 use super::seats::Seat;
+use super::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use super::wake::{Bell, WaitList, Waker};
 use crate::proto::Moment;
 use crate::proto::account::Stats;
@@ -84,6 +84,13 @@ impl Tx {
     /// Something waits to be written, and the link, as far as anybody knows, takes it.
     pub(super) fn may_write(&self) -> bool {
         !self.has_failed && !self.is_aborted && self.sender.has_work()
+    }
+
+    /// Where there is room, whoever waits for it longest hears so; having taken some, it tells the next one.
+    pub(super) fn wake_next_writer(&mut self) {
+        if !self.writers.is_empty() && self.sender.has_room() {
+            self.writers.wake(1);
+        }
     }
 }
 

@@ -2,7 +2,11 @@
 //! shares. A lock that keeps its sleepers in a table for all (parking_lot) leaves that table in a forked child as
 //! another thread held it, and there new locks would wait for it.
 
-use std::sync::{self, PoisonError};
+#[cfg(feature = "races")]
+use shuttle::sync;
+#[cfg(not(feature = "races"))]
+use std::sync;
+use std::sync::PoisonError;
 
 /// Of std, as it was before its holder panicked: a panic ends one connection and leaves no lock behind.
 #[derive(Debug, Default)]
@@ -20,7 +24,7 @@ impl<T> Mutex<T> {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(feature = "races")))]
 mod tests {
     use super::*;
 

@@ -2,9 +2,11 @@
 //! whoever waits is an `Arc<dyn Wake>`, and a loop that reads is a `dyn LoopDriver`.
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+#[cfg_attr(feature = "races", path = "races/clock.rs")]
 pub mod clock;
 pub mod dial;
 pub mod driver;
+pub mod errands;
 pub mod fork;
 mod greeting;
 pub mod handle;
@@ -12,15 +14,19 @@ pub mod handle;
 pub mod link;
 pub mod listener;
 pub mod lock;
+#[cfg_attr(feature = "races", path = "races/net.rs")]
 pub mod net;
-#[cfg(test)]
+#[cfg(all(test, not(feature = "races")))]
 mod panics;
+#[cfg(all(test, feature = "races"))]
+mod races;
 pub mod read;
 mod reception;
 pub mod runtime;
 pub mod seats;
 pub mod select;
 pub mod supervisor;
+pub mod sync;
 pub mod target;
 pub mod wake;
 pub mod write;

@@ -15,7 +15,7 @@ use std::time::Duration;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec};
 use rustix::io::{DupFlags, Errno};
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown, SocketFlags};
-use tokio::io::unix::AsyncFd;
+pub use tokio::io::unix::AsyncFd;
 
 use super::fork::{Descriptor, KnownTo};
 use crate::proto::events::Reason;

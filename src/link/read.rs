@@ -4,18 +4,21 @@
 use std::cell::RefCell;
 use std::io::ErrorKind;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::clock;
 use super::driver::{Driver, LoopDriver};
 use super::link::{Link, Rx, StreamEnd};
 use super::net::{self, Interest, Signal, Socket};
+#[cfg(feature = "races")]
+use super::sync::BorrowMut as _;
+use super::sync::atomic::Ordering;
+use super::sync::thread_local;
 use super::wake::{Wake, Waker};
 use crate::proto::events::Event;
 use crate::proto::halves::Front;
 
-const READ_BUFFER: usize = 256 * 1024;
+const READ_BUFFER: usize = if cfg!(feature = "races") { 48 } else { 256 * 1024 };
 /// The kernel's copy into memory that starts 8 or 16 bytes into a page takes twice as long (`speed.md`).
 const ALIGNMENT: usize = 64;
 

@@ -4,7 +4,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::unix::AsyncFd;
 use tokio::io::{Interest, Ready};
 
 use super::clock;
@@ -12,7 +11,8 @@ use super::dial::{Dialed, Dialling, Route, dial};
 use super::driver::Driver;
 use super::greeting;
 use super::link::{Link, Rx, Status, StreamEnd};
-use super::net::{self, Socket, words_of};
+use super::net::{self, AsyncFd, Socket, words_of};
+use super::sync;
 use crate::proto::Moment;
 use crate::proto::endpoint::{Endpoint, Input, Order, Phase, Role, State};
 use crate::proto::events::{Event, Fault, Reason};
@@ -160,7 +160,7 @@ impl Supervisor {
                 self.watch = None;
                 if let Some(socket) = self.link.hang_up() {
                     let limit = self.link.options().close_timeout;
-                    tokio::spawn(async move { clock::within(limit, greeting::read_to_end(&socket)).await });
+                    sync::spawn(async move { clock::within(limit, greeting::read_to_end(&socket)).await });
                 }
             }
             Order::EndStream => self.link.end_stream(),

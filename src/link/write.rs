@@ -3,7 +3,6 @@
 
 use std::io::{self, ErrorKind, IoSlice};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::clock;
@@ -12,6 +11,7 @@ use super::link::{Link, Tx};
 use super::lock::MutexGuard;
 use super::net::{self, Interest, Socket};
 use super::read::Park;
+use super::sync::atomic::Ordering;
 use super::wake::Waker;
 use crate::proto::Moment;
 use crate::proto::classic::encode_header;
@@ -67,7 +67,9 @@ impl Link {
         };
         let is_open = !is_corking && !tx.has_failed && tx.sender.may_pass();
         if let Some(socket) = tx.socket.as_ref().filter(|_| is_open).cloned() {
-            return (Sent::Accepted, self.send_past_queue(&mut tx, &socket, payload));
+            let then = self.send_past_queue(&mut tx, &socket, payload);
+            tx.wake_next_writer();
+            return (Sent::Accepted, then);
         }
         let mut push = tx.sender.push(payload);
         let mut stalled = Then::Nothing;
@@ -81,9 +83,7 @@ impl Link {
             Push::Accepted => {}
         }
         let then = if stalled == Then::Watch { stalled } else { self.written_later(&mut tx, is_corking) };
-        if tx.sender.has_room() {
-            tx.writers.wake(1);
-        }
+        tx.wake_next_writer();
         (Sent::Accepted, then)
     }
 
@@ -179,18 +179,17 @@ impl Link {
         tx.is_stalled
     }
 
-    /// `driver` watches for room from now on; without one the supervisor does.
+    /// `driver` watches for room from now on, unless another does; without one the supervisor does.
     pub fn watch_for_room(&self, driver: Option<Arc<dyn LoopDriver>>) {
         let mut tx = self.tx();
-        if !tx.is_stalled || tx.drainer.is_some() {
+        // A loop that is closed watches nothing any more.
+        if !tx.is_stalled || tx.drainer.as_ref().is_some_and(|present| present.is_alive()) {
             return;
         }
+        tx.drainer.clone_from(&driver);
+        drop(tx);
         match driver {
-            Some(driver) => {
-                tx.drainer = Some(Arc::clone(&driver));
-                drop(tx);
-                self.sync(driver);
-            }
+            Some(driver) => self.sync(driver),
             None => self.news.notify_one(),
         }
     }
@@ -412,9 +411,7 @@ impl Link {
 
     /// Tells whoever waited for this.
     fn wrote(&self, tx: &mut Tx) {
-        if !tx.writers.is_empty() && tx.sender.has_room() {
-            tx.writers.wake(1);
-        }
+        tx.wake_next_writer();
         if !tx.flushers.is_empty() {
             let sender = &tx.sender;
             let done = tx.flushers.extract_if(.., |(mark, _)| sender.is_flushed(*mark));

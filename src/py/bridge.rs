@@ -3,9 +3,9 @@
 //! never with the GIL.
 
 use std::cell::RefCell;
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::os::fd::AsRawFd;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock, Weak};
 
 use crate::link::lock::Mutex;
@@ -18,6 +18,7 @@ use pyo3::types::{PyWeakrefMethods, PyWeakrefReference};
 use super::callback::{self, Callback, Task};
 use super::waiter::LoopWaiter;
 use crate::link::driver::LoopDriver;
+use crate::link::errands::Errands;
 use crate::link::fork::Birth;
 use crate::link::link::Link;
 use crate::link::net::{Signal, Socket};
@@ -37,21 +38,12 @@ pub enum Work {
     Sync(Arc<Link>),
 }
 
-#[derive(Default)]
-struct Inbound {
-    work: VecDeque<Work>,
-    /// The descriptor is readable, or the loop is at it: nobody needs to write.
-    is_told: bool,
-    signal: Option<Arc<Signal>>,
-}
-
 pub struct Bridge {
     birth: Birth,
     id: usize,
     /// Weak: the loop owns the callbacks that own this.
     event_loop: Py<PyWeakrefReference>,
-    is_alive: AtomicBool,
-    inbound: Mutex<Inbound>,
+    errands: Errands<Work>,
     /// Touched by the loop's thread only.
     watched: Mutex<HashMap<u64, Watched>>,
     corked: Mutex<Vec<Arc<Link>>>,
@@ -65,6 +57,7 @@ pub struct Bridge {
 
 #[derive(Default)]
 struct Watched {
+    link: Weak<Link>,
     read: Option<Arc<Socket>>,
     write: Option<Arc<Socket>>,
 }
@@ -86,7 +79,7 @@ impl LoopDriver for Bridge {
     }
 
     fn is_alive(&self) -> bool {
-        self.is_alive.load(Ordering::Acquire) && self.is_here()
+        self.errands.is_alive() && self.is_here()
     }
 
     fn id(&self) -> usize {
@@ -133,8 +126,7 @@ impl Bridge {
             birth: Birth::here(),
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             event_loop,
-            is_alive: AtomicBool::new(true),
-            inbound: Mutex::default(),
+            errands: Errands::default(),
             watched: Mutex::default(),
             corked: Mutex::default(),
             waiters: AtomicUsize::new(0),
@@ -163,13 +155,7 @@ impl Bridge {
 
     /// Any thread: something for the loop to do. False when the loop is closed.
     pub fn push(&self, work: Work) -> bool {
-        let mut inbound = self.inbound.lock();
-        if !self.is_alive() {
-            return false;
-        }
-        inbound.work.push_back(work);
-        inbound.tell();
-        true
+        self.is_here() && self.errands.push(work)
     }
 
     /// False in a forked child, where nothing of this may be touched.
@@ -194,8 +180,7 @@ impl Bridge {
 
     /// Before anything is to wake this loop: its descriptor is watched.
     pub fn prepare(&self, py: Python<'_>) -> PyResult<()> {
-        let is_open = self.inbound.lock().signal.is_some();
-        if is_open { Ok(()) } else { self.open_signal(py) }
+        if self.errands.is_watched() { Ok(()) } else { self.open_signal(py) }
     }
 
     /// Flushes what `link` corked at the end of this turn of the loop.
@@ -229,11 +214,7 @@ impl Bridge {
         if !self.is_here() {
             return;
         }
-        let inbound = {
-            let mut inbound = self.inbound.lock();
-            self.is_alive.store(false, Ordering::Release);
-            std::mem::take(&mut *inbound)
-        };
+        let left = self.errands.end();
         for waiter in self.waiting() {
             // Its task will never run; what it holds goes, and its wake goes on to the next.
             waiter.forget();
@@ -244,7 +225,16 @@ impl Bridge {
             link.flush_corked();
             link.watch_for_room(None);
         }
-        drop((inbound, watched));
+        // What this loop wrote or was about to, the supervisor writes at once and not at its next tick.
+        for link in watched.values().filter_map(|watched| watched.link.upgrade()) {
+            link.watch_for_room(None);
+        }
+        for work in &left.0 {
+            if let Work::Sync(link) = work {
+                link.watch_for_room(None);
+            }
+        }
+        drop((left, watched));
     }
 
     fn waiting(&self) -> Vec<Arc<LoopWaiter>> {
@@ -259,12 +249,7 @@ impl Bridge {
         let signal = Arc::new(Signal::new()?);
         let callback = Callback { bridge: self.strong()?, task: Task::Drain(Arc::clone(&signal)) };
         self.event_loop(py)?.call_method1(intern!(py, "add_reader"), (signal.lend(), callback))?;
-        let mut inbound = self.inbound.lock();
-        inbound.signal = Some(signal);
-        inbound.is_told = false;
-        if !inbound.work.is_empty() {
-            inbound.tell();
-        }
+        self.errands.watch(signal);
         Ok(())
     }
 
@@ -273,11 +258,7 @@ impl Bridge {
         if self.waiters.load(Ordering::Relaxed) > 0 || !self.watched.lock().is_empty() {
             return Ok(());
         }
-        let signal = {
-            let mut inbound = self.inbound.lock();
-            if inbound.work.is_empty() { inbound.signal.take() } else { None }
-        };
-        if let Some(signal) = signal {
+        if let Some(signal) = self.errands.unwatch() {
             self.event_loop(py)?.call_method1(intern!(py, "remove_reader"), (signal.as_raw_fd(),))?;
         }
         Ok(())
@@ -288,17 +269,7 @@ impl Bridge {
         let mut resumed = 0;
         // A task that was resumed may have forked: its child comes back here too.
         while self.is_here() {
-            let next = {
-                let mut inbound = self.inbound.lock();
-                let next = if resumed < RESUMES { inbound.work.pop_front() } else { None };
-                if next.is_none() {
-                    inbound.is_told = false;
-                    if !inbound.work.is_empty() {
-                        inbound.tell();
-                    }
-                }
-                next
-            };
+            let next = self.errands.next(resumed < RESUMES);
             let outcome = match next {
                 None => return self.close_idle_signal(py),
                 Some(Work::Sync(link)) => self.sync_link(py, &link),
@@ -308,11 +279,7 @@ impl Bridge {
                 }
             };
             if let Err(error) = outcome {
-                let mut inbound = self.inbound.lock();
-                inbound.is_told = false;
-                if !inbound.work.is_empty() {
-                    inbound.tell();
-                }
+                self.errands.rest();
                 return Err(error);
             }
         }
@@ -321,7 +288,7 @@ impl Bridge {
 
     /// From now until `work`, wakes come without a write to the descriptor.
     pub(super) fn begin(&self) {
-        self.inbound.lock().is_told = true;
+        self.errands.begin();
     }
 
     /// Brings the selector in line with what the connection wants watched.
@@ -335,7 +302,7 @@ impl Bridge {
             Task::Write(Arc::clone(link))
         })?;
         if read.is_some() || write.is_some() || link.is_read_by(self.id) {
-            self.watched.lock().insert(link.id(), Watched { read, write });
+            self.watched.lock().insert(link.id(), Watched { link: Arc::downgrade(link), read, write });
         }
         Ok(())
     }
@@ -373,16 +340,7 @@ impl Bridge {
 impl Bridge {
     /// Whether `signal` is the descriptor that wakes this loop now.
     pub(super) fn is_woken_by(&self, signal: &Arc<Signal>) -> bool {
-        self.inbound.lock().signal.as_ref().is_some_and(|present| Arc::ptr_eq(present, signal))
-    }
-}
-
-impl Inbound {
-    fn tell(&mut self) {
-        if let Some(signal) = self.signal.as_ref().filter(|_| !self.is_told) {
-            signal.set();
-            self.is_told = true;
-        }
+        self.errands.is_woken_by(signal)
     }
 }
 
