@@ -100,8 +100,8 @@ fn a_loop_that_comes_after_a_closed_one_meets_no_drainer_that_is_dead() {
     });
 }
 
-/// Whoever is woken may find nothing queued any more and pass its message straight to the kernel: it wakes the next one
-/// all the same.
+/// It fails when a write that makes room tells nobody. A message that passes straight to the kernel tells the next one
+/// too, but this does not show it: without that alone all orders that are tried still end well.
 #[test]
 fn room_for_several_is_heard_of_by_all_who_wait_for_it() {
     in_orders(5_000, || {
