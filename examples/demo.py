@@ -4,8 +4,9 @@ The client starts first and streams this repository's own text, line by line, th
 is started later, killed in the middle and started again. What the client's connection yields is shown as
 it comes; at the end a table compares what was sent with what came back.
 
-Ends with status 1 if the library broke one of its promises. What the break itself cost is no fault: on this
-wire a message is delivered at most once, so it is counted and shown.
+Ends with status 1 if the library broke one of its promises. What the break itself cost is no fault: the
+server that is killed takes its session with it, and with `on_new_session="discard"` what it may have taken is
+not sent to the next one, but counted and shown.
 """
 
 from __future__ import annotations
@@ -205,7 +206,9 @@ async def play(server: Server, text: Text) -> int:
     """Run the whole story; return the exit status."""
     story = Story()
     retry = netasync.Backoff(maximum=0.5)
-    dialling = netasync.connect(server.target, reconnect=retry, read_buffer=BUFFER, write_buffer=BUFFER)
+    dialling = netasync.connect(
+        server.target, reconnect=retry, on_new_session="discard", read_buffer=BUFFER, write_buffer=BUFFER
+    )
     async with dialling as conn:
         client = Client(conn, text, story)
         story.tell("client", f"dials {server.target}, where nobody listens yet, and begins to send")

@@ -74,7 +74,7 @@ async def with_a_sink(world, **options):
 async def test_a_process_that_stops_while_the_link_is_idle_is_found(world):
     conn, process = await with_a_sink(world)
     process.stop()
-    assert (await world.end(conn)).reason is Reason.HEARTBEAT_TIMEOUT
+    assert (await world.lost(conn)).reason is Reason.HEARTBEAT_TIMEOUT
 
 
 @OURS
@@ -93,7 +93,8 @@ async def test_a_process_that_stops_under_load_is_found_and_memory_stays(world):
     process.stop()
     while isinstance(item := await world.recv(conn), bytes):
         assert item == b"100000"
-    assert item.reason is Reason.HEARTBEAT_TIMEOUT
+    assert isinstance(item, Disconnected) and item.reason is Reason.HEARTBEAT_TIMEOUT
+    conn.abort()
     with pytest.raises(ClosedError):
         await world.join(pouring)
     assert resident_bytes() - before < 16 * 2**20

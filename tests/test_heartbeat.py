@@ -228,7 +228,7 @@ async def test_a_stopped_process_is_found(world):
             await world.send(conn, b"there?")
             assert await world.recv(conn) == b"there?"
             echo.send_signal(signal.SIGSTOP)
-            assert (await world.end(conn)).reason is Reason.HEARTBEAT_TIMEOUT
+            assert (await world.lost(conn)).reason is Reason.HEARTBEAT_TIMEOUT
         finally:
             echo.kill()
 
@@ -242,7 +242,7 @@ async def test_a_black_hole_is_found_and_left_behind(world):
     await world.up(served)
     proxy.hold()
     assert (await world.down(client)).reason is Reason.HEARTBEAT_TIMEOUT
-    assert (await world.end(served)).reason is Reason.HEARTBEAT_TIMEOUT
+    assert (await world.lost(served)).reason is Reason.HEARTBEAT_TIMEOUT
     proxy.resume()
     await world.eventually(lambda: client.state is State.CONNECTED)
     await world.send(client, b"on a new link")

@@ -8,8 +8,8 @@ import netasync
 import netasync.blocking
 from netasync import _native
 
-ONLY_CONNECT = {"reconnect", "local_address"}
-ONLY_LISTEN = {"accept_buffer", "max_connections"}
+ONLY_CONNECT = {"reconnect", "on_new_session", "local_address"}
+ONLY_LISTEN = {"accept_buffer", "max_connections", "session_timeout", "max_sessions", "max_held_bytes"}
 NOT_OPTIONS = {"shutdown_timeout"}
 
 

@@ -5,7 +5,7 @@ import array
 import pytest
 
 from netasync import Buffer, BufferFull, ClosedError, MessageTooLarge, State
-from support.wires import ORIGINAL, OURS
+from support.wires import ORIGINAL
 
 try:
     import numpy  # here, since it starts threads
@@ -281,18 +281,3 @@ async def test_finish_on_the_originals_wire_waits_until_the_kernel_has_it(world)
     await world.settle(finishing)
     await world.outside(peer.recv_many, 200)
     assert await world.join(finishing) == 0
-
-
-@OURS
-async def test_finish_ends_with_the_session_whose_messages_it_waits_for(world):
-    listener = world.listen(0)
-    proxy = world.proxy(listener.address)
-    client = world.connect(proxy.address)
-    served = await world.accept(listener)
-    await world.up(client)
-    await world.send(client, b"begun and never taken")
-    finishing = world.spawn(world.finish(client, 60))
-    await world.settle(finishing)
-    await world.arrived(served, 1)
-    proxy.cut("fin")
-    assert await world.join(finishing) == 1

@@ -82,7 +82,9 @@ fn every_example_is_read_as_it_was_written() {
             wire::Frame::Control { length, .. } if is_hello => {
                 assert!(Hello::decode(&bytes[4..4 + length]).is_ok(), "{name}");
             }
-            wire::Frame::Control { kind: wire::REFUSE, .. } => assert_eq!(wire::refusal(&bytes[4..]).unwrap().code, 4),
+            wire::Frame::Control { kind: wire::REFUSE, .. } => {
+                assert_eq!(wire::refusal(&bytes[4..]).unwrap().goodbye.code, 4)
+            }
             wire::Frame::Control { kind, length } => {
                 assert_eq!(bytes.len(), 4 + length);
                 assert!(wire::control(kind, &bytes[4..]).is_ok(), "{name}");

@@ -19,9 +19,9 @@ fn run(limits: Buffer, input: &[&[u8]]) -> (Vec<Vec<u8>>, bool, usize) {
             inbox.pop();
         }
     }
-    assert!(inbox.fault().is_some() || inbox.unparsed() < MAX_SIZE + 4);
+    assert!(inbox.fault().is_some() || inbox.unfinished() < MAX_SIZE + 4);
     assert_eq!(inbox.received(), taken.len() as u64 + inbox.dropped());
-    (taken, inbox.fault().is_some(), inbox.unparsed())
+    (taken, inbox.fault().is_some(), inbox.unfinished())
 }
 
 fuzz_target!(|data: &[u8]| {

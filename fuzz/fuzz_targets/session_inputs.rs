@@ -38,8 +38,13 @@ impl End {
     }
 
     fn link_up(&mut self, choices: &mut Choices<'_>) {
+        let offered = self.receiver.first_credit();
         let agreement = Agreement {
             session: [1; 16],
+            token: [2; 16],
+            is_resumed: false,
+            received: 0,
+            offered,
             credit: u64::from(choices.byte()) * 16,
             max_messages: u64::from(choices.byte()) + 1,
             hold: u64::from(choices.byte()) * 16 + 1,
@@ -48,10 +53,9 @@ impl End {
             has_dialled: choices.byte() & 1 == 0,
         };
         let first_by = Some(self.now + Duration::from_secs(1));
-        let credit = self.receiver.first_credit();
         self.receiver.link_up(&self.options, Opened { agreement: Some(&agreement), first_by, now: self.now });
-        self.told = Numbers { consumed: 0, credit };
-        self.sender.link_up(Some(&agreement), self.told, self.now);
+        self.told = Numbers { consumed: 0, credit: offered };
+        self.sender.link_up(Some(&agreement), self.now);
         self.wire.clear();
         self.is_up = true;
     }

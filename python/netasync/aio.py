@@ -51,6 +51,7 @@ def connect(
     nodelay: bool = True,
     cork: bool = True,
     reconnect: Backoff | float | None = Backoff(),
+    on_new_session: Literal["redeliver", "discard"] = "redeliver",
     local_address: str | None = None,
 ) -> Connection:
     """Dial `target` for as long as it takes. Returns at once; the server may start later.
@@ -72,6 +73,10 @@ def connect(
         nodelay: send small messages at once (`TCP_NODELAY`).
         cork: gather what one turn of the loop sends after its first message into one system call.
         reconnect: a `Backoff`, a fixed number of seconds, or None: the first break ends the connection.
+        on_new_session: what becomes of messages that the peer's application is not known to have taken when
+            the peer knows the session no more, because it was restarted or we were away for too long:
+            `"redeliver"` sends them again in front of everything newer (`Connected.redelivered`; it may have
+            taken them), `"discard"` gives them up (`Connected.lost`). Means nothing on `net.async`.
         local_address: `"host"` or `"host:port"` to dial from.
 
     Raises:
@@ -100,6 +105,9 @@ def listen(
     cork: bool = True,
     accept_buffer: Buffer | int = 128,
     max_connections: int | None = None,
+    session_timeout: float = 120.0,
+    max_sessions: int = 10_000,
+    max_held_bytes: int = 256 * 2**20,
 ) -> Listener:
     """Bind and listen.
 
@@ -124,6 +132,11 @@ def listen(
             the buffer's count matters.
         max_connections: how many connections may live at once, those that wait to be accepted included;
             further dials are refused with `BUSY`, and counted. None is no limit.
+        session_timeout: seconds that an accepted connection waits for its peer to come back after a break;
+            then it ends with `SESSION_EXPIRED`. 0: it ends with its link. Means nothing on `net.async`.
+        max_sessions: how many of them may wait for their peers at once; the longest absent goes first.
+        max_held_bytes: what their buffers may hold together, 64 bytes for each message included; the longest
+            absent goes first.
 
     Raises:
         OSError: the address is taken, or is none of this machine.
@@ -166,22 +179,25 @@ class Connection(_native.TaskConnection):
     async def send(self, data: BytesLike, confirm: Literal["received", "consumed"] | None = None) -> bool:
         """Wait until the write buffer has accepted a message; queue while the link is down.
 
-        Cancelling means that it was not sent.
+        Cancelling means that it was not sent; with `confirm`, once it was accepted, it says nothing about
+        the message.
 
         Args:
             data: any C-contiguous bytes-like object of 1 to `max_size` bytes; its content at the call is
                 what is sent.
-            confirm: needs a protocol that confirms; on `net.async` anything but None is a `ValueError`.
+            confirm: what to wait for beyond that: `"received"`, the peer process holds it, or `"consumed"`,
+                its application has taken it. On `net.async`, which confirms nothing, a `ValueError`.
 
         Returns:
-            True, or False when a dropping write buffer refused it.
+            True; False when a dropping write buffer refused it, and with `confirm` also when a sliding one
+            discarded it, or it was lost with its session (`on_new_session="discard"`).
 
         Raises:
             MessageTooLarge: `data` is above `max_size`.
             ClosedError: the connection has ended.
         """
         if confirm is not None:
-            self._check_confirm(confirm)
+            return await self._wait_confirmed(data, confirm)
         sent = self._send(data)
         if sent is True or sent is False:
             return sent

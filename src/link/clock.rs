@@ -19,8 +19,9 @@ pub fn now() -> Moment {
 
 /// Sleeps on the runtime until `moment`; for ever without one.
 pub async fn until(moment: Option<Moment>) {
-    match moment {
-        Some(moment) => tokio::time::sleep_until((origin() + moment).into()).await,
+    // What the system's clock cannot show never comes.
+    match moment.and_then(|moment| origin().checked_add(moment)) {
+        Some(instant) => tokio::time::sleep_until(instant.into()).await,
         None => std::future::pending().await,
     }
 }

@@ -8,11 +8,12 @@ use tokio::io::Interest;
 
 use super::link::Link;
 use super::net::{self, AsyncFd, Socket, words_of};
+use super::sessions::Fenced;
 use crate::proto::Moment;
 use crate::proto::events::Reason;
-use crate::proto::hello::{Agreement, Answering, Asking, Failure, Hello, NoAgreement, Secret, refusal};
+use crate::proto::hello::{Agreement, Answering, Failure, Hello, NoAgreement, Secret, refusal};
 use crate::proto::options::Options;
-use crate::proto::wire::{Goodbye, encode_refuse};
+use crate::proto::wire::{Goodbye, encode_refuse, encode_refuse_closed};
 
 /// A greeting is at most 4 KiB; what comes behind it is kept.
 const READ: usize = 8 * 1024;
@@ -20,22 +21,19 @@ const READ: usize = 8 * 1024;
 /// Both sides have agreed.
 pub struct Greeted {
     pub agreement: Agreement,
-    /// What our greeting offered.
-    pub credit: u64,
     /// When the first frame behind the greeting must be there.
     pub first_by: Moment,
 }
 
 /// A dialler's greeting; returns what was read behind the answer too.
 pub(super) async fn ask(socket: &Arc<Socket>, link: &Link, first_by: Moment) -> Result<(Greeted, Vec<u8>), Failure> {
-    let (number, credit) = link.next_greeting();
-    let (hello, mut asking) = Asking::new(Hello::offer(link.options(), number, credit));
+    let (hello, mut asking) = link.next_greeting();
     let conversation = Conversation::new(socket).map_err(|error| broken(&error))?;
     conversation.write(&hello).await.map_err(|error| broken(&error))?;
     loop {
         let bytes = conversation.read().await.map_err(|error| broken(&error))?;
         if let Some((agreement, rest)) = asking.feed(&bytes)? {
-            return Ok((Greeted { agreement, credit, first_by }, rest));
+            return Ok((Greeted { agreement, first_by }, rest));
         }
     }
 }
@@ -85,10 +83,21 @@ impl<'a> Hearing<'a> {
         self.refuse(&refusal(code, words)).await;
     }
 
-    async fn refuse(&self, goodbye: &Goodbye) {
+    /// Says that the session is over, and what became of it.
+    pub(super) async fn refuse_over(&self, consumed: u64) {
+        let mut frame = Vec::new();
+        encode_refuse_closed(consumed, "the session is over", &mut frame);
+        self.end_with(&frame).await;
+    }
+
+    pub(super) async fn refuse(&self, goodbye: &Goodbye) {
         let mut frame = Vec::new();
         encode_refuse(goodbye, &mut frame);
-        if self.conversation.write(&frame).await.is_ok() {
+        self.end_with(&frame).await;
+    }
+
+    async fn end_with(&self, frame: &[u8]) {
+        if self.conversation.write(frame).await.is_ok() {
             // Unread bytes of the peer's would turn the end into a reset, and the reset could overtake this.
             self.conversation.end_stream();
             self.conversation.read_to_end().await;
@@ -104,9 +113,23 @@ impl<'a> Hearing<'a> {
         loop {
             let bytes = self.read().await.ok()?;
             if let Some((agreement, rest)) = self.answering.confirmed(&bytes).ok()? {
-                return Some((Greeted { agreement, credit, first_by }, rest));
+                return Some((Greeted { agreement, first_by }, rest));
             }
         }
+    }
+}
+
+impl Hearing<'_> {
+    /// Answers one that comes back to its session. Its connection does not wait for a first frame.
+    ///
+    /// # Errors
+    /// The refusal of one whose numbers cannot be.
+    pub(super) async fn resume(&self, offer: &Hello, fenced: &Fenced, first_by: Moment) -> Result<Greeted, Goodbye> {
+        let ours = Hello::resume(self.options, offer.link, fenced.known, &fenced.standing);
+        let (answer, agreement) = Answering::resume(offer, &ours, &fenced.standing)?;
+        // Where it cannot be written the link breaks at once, as any other that is gone.
+        let _ = self.conversation.write(&answer).await;
+        Ok(Greeted { agreement, first_by })
     }
 }
 

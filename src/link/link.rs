@@ -16,14 +16,17 @@ use super::driver::{Driver, LoopDriver, Reading};
 use super::fork::Birth;
 use super::net::Socket;
 use super::seats::Seat;
+use super::sessions::{Fenced, Membership};
 use super::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use super::wake::{Bell, WaitList, Waker};
 use crate::proto::Moment;
 use crate::proto::account::Stats;
 use crate::proto::endpoint::{Facts, Input, Role, State};
-use crate::proto::events::{Closed, Connected, Event, Reason};
+use crate::proto::events::{Closed, Connected, Event, Fault, Reason};
 use crate::proto::halves::{Opened, Receiver, Sender};
-use crate::proto::options::{Options, Protocol};
+use crate::proto::hello::{Agreement, Asking, Fate, Hello};
+use crate::proto::options::{OnNewSession, Options, Protocol};
+use crate::proto::standing::Known;
 use crate::proto::wire::{Goodbye, Numbers, close};
 
 /// What the reads of the present link ended in.
@@ -77,7 +80,7 @@ pub struct Tx {
     pub(super) writers: WaitList,
     pub(super) flushers: Vec<(u64, Waker)>,
     /// For confirmation, each up to its moment.
-    pub(super) finishers: Vec<(Moment, Waker)>,
+    pub(super) finishers: Vec<(Option<Moment>, Waker)>,
 }
 
 impl Tx {
@@ -143,6 +146,12 @@ pub struct Link {
     is_ending: AtomicBool,
     /// Its place among the connections of its listener, until it has ended.
     seat: Mutex<Option<Seat>>,
+    /// A dialler's way back into its session.
+    known: Mutex<Option<Known>>,
+    /// An accepted connection's place among its listener's sessions, until it has ended.
+    membership: Mutex<Option<Membership>>,
+    /// How often this connection was fenced, and the link that waits to be installed since.
+    returning: Mutex<(u64, Option<Dialed>)>,
 }
 
 impl Link {
@@ -200,6 +209,9 @@ impl Link {
             is_corked: AtomicBool::new(false),
             is_ending: AtomicBool::new(false),
             seat: Mutex::default(),
+            known: Mutex::default(),
+            membership: Mutex::default(),
+            returning: Mutex::default(),
         })
     }
 
@@ -234,10 +246,91 @@ impl Link {
         self.tx().sender.latency()
     }
 
-    /// The number of the next greeting, and the credit that it offers.
-    pub(super) fn next_greeting(&self) -> (u32, u64) {
-        let credit = self.rx().receiver.first_credit();
-        (self.greetings.fetch_add(1, Ordering::Relaxed).saturating_add(1), credit)
+    /// A dialler's next greeting, and the wait for its answer.
+    pub(super) fn next_greeting(&self) -> (Vec<u8>, Asking) {
+        let number = self.greetings.fetch_add(1, Ordering::Relaxed).saturating_add(1);
+        let known = *self.known.lock();
+        let (rx, tx) = (self.rx(), self.tx());
+        let Some(known) = known else {
+            return Asking::new(Hello::offer(&self.options, number, rx.receiver.first_credit()));
+        };
+        let standing = rx.receiver.standing(&tx.sender);
+        Asking::resume(Hello::resume(&self.options, number, known, &standing), standing)
+    }
+
+    /// What a dialler was told of its session: it is void, or over.
+    pub(super) fn heed(&self, fate: Fate) {
+        if fate == Fate::Kept {
+            return;
+        }
+        self.forget_session();
+        if let Fate::Over { consumed } = fate {
+            let mut tx = self.tx();
+            tx.sender.settle(consumed);
+            self.wake_finishers(&mut tx);
+        }
+    }
+
+    /// The next link begins a new session.
+    pub(super) fn forget_session(&self) {
+        *self.known.lock() = None;
+    }
+
+    pub(super) fn join(&self, membership: Membership) {
+        *self.membership.lock() = Some(membership);
+    }
+
+    pub(super) fn has_ended(&self) -> bool {
+        self.status.lock().closed.is_some()
+    }
+
+    /// The session is held for too long, beside too many others.
+    pub(super) fn expire(&self) {
+        self.give_order(Input::Expired);
+    }
+
+    /// Its peer has come back: the older link ends here and now, whatever it may still bring. None when the connection
+    /// has ended.
+    pub(super) fn fence(&self) -> Option<Fenced> {
+        let known = self.membership.lock().as_ref().map(Membership::known)?;
+        if self.has_ended() {
+            return None;
+        }
+        drop(self.hang_up());
+        let epoch = {
+            let mut returning = self.returning.lock();
+            *returning = (returning.0 + 1, None);
+            returning.0
+        };
+        // The supervisor sees that the link is gone, whatever becomes of the new one.
+        self.give_order(Input::Broke(Fault { reason: Reason::Replaced, detail: String::new() }));
+        let (rx, tx) = (self.rx(), self.tx());
+        Some(Fenced { epoch, known, standing: rx.receiver.standing(&tx.sender) })
+    }
+
+    /// What the peer says of its session cannot be.
+    pub(super) fn void_session(&self) {
+        let detail = String::from("the peer came back with numbers that cannot be");
+        self.give_order(Input::Broke(Fault { reason: Reason::Protocol, detail }));
+    }
+
+    /// The link that a fence was for.
+    pub(super) fn come_back(&self, epoch: u64, dialed: Dialed) {
+        let mut returning = self.returning.lock();
+        // Of a connection that has ended nobody would ever end the link.
+        if returning.0 == epoch && !self.has_ended() {
+            returning.1 = Some(dialed);
+            self.news.notify_one();
+        }
+    }
+
+    pub(super) fn take_returning(&self) -> Option<Dialed> {
+        self.returning.lock().1.take()
+    }
+
+    fn give_order(&self, order: Input) {
+        self.orders.lock().push_back(order);
+        self.news.notify_one();
     }
 
     /// What the peer would be told now.
@@ -348,10 +441,12 @@ impl Link {
     }
 
     pub(super) fn facts(&self) -> Facts {
+        let goes_again = self.known.lock().is_some() || self.options.on_new_session == OnNewSession::Redeliver;
         let (rx, tx) = (self.rx(), self.tx());
         Facts {
             queued: tx.sender.queued(),
             unconfirmed: tx.sender.unconfirmed(),
+            goes_again,
             has_said_close: tx.sender.has_closed(),
             owes_answer: rx.receiver.has_message() || rx.owes_answer,
             brought_message: rx.receiver.link_brought_message(),
@@ -371,13 +466,18 @@ impl Link {
         let mut tx = self.tx();
         rx.receiver.link_up(&self.options, Opened { agreement, first_by, now });
         self.publish_numbers(&rx);
-        let announced = Numbers { consumed: 0, credit: greeted.as_ref().map_or(0, |greeted| greeted.credit) };
-        connected.lost = tx.sender.link_up(agreement, announced, now);
+        let carried = tx.sender.link_up(agreement, now);
+        (connected.redelivered, connected.lost) = (carried.redelivered, carried.lost);
+        connected.resumed = agreement.is_some_and(|agreement| agreement.is_resumed);
         self.wake_finishers(&mut tx);
         self.announce(&tx);
         self.max_size.store(tx.sender.max_size(), Ordering::Relaxed);
         status.session =
             agreement.map(|agreement| u128::from_be_bytes(agreement.session)).map(|name| format!("{name:032x}"));
+        if self.role == Role::Dialler {
+            *self.known.lock() =
+                agreement.map(|Agreement { session, token, .. }| Known { session: *session, token: *token });
+        }
         status.connected = Some(connected.clone());
         self.store_status(status);
         rx.receiver.push_event(Event::Connected(connected));
@@ -393,6 +493,9 @@ impl Link {
         self.publish(&mut rx);
         self.sync_driver(&mut rx);
         drop(rx);
+        if let Some(membership) = self.membership.lock().as_ref() {
+            membership.has_link();
+        }
         self.changed.ring();
     }
 
@@ -459,15 +562,40 @@ impl Link {
     /// Whoever reads it finds that `status` says the same.
     pub(super) fn deliver(&self, event: Event, status: Status) {
         let is_closed = matches!(event, Event::Closed(_));
+        let end = if let Event::Closed(closed) = &event { Some(closed.reason) } else { None };
         let mut rx = self.rx();
         self.store_status(status);
         rx.receiver.push_event(event);
         self.publish(&mut rx);
         drop(rx);
+        self.note_in_session(end);
         if is_closed {
             self.refuse_more();
         }
         self.changed.ring();
+    }
+
+    /// An accepted connection's listener learns that it has no link, or has ended.
+    fn note_in_session(&self, end: Option<Reason>) {
+        if end.is_some() {
+            let late = self.returning.lock().1.take();
+            drop(late);
+        }
+        let membership = self.membership.lock().take();
+        let Some(membership) = membership else { return };
+        match end {
+            Some(reason) => membership.end(reason, self.numbers().consumed),
+            None => {
+                membership.lost_link(self.held_cost());
+                *self.membership.lock() = Some(membership);
+            }
+        }
+    }
+
+    /// What both halves hold.
+    fn held_cost(&self) -> u64 {
+        let (rx, tx) = (self.rx(), self.tx());
+        rx.receiver.held_cost().saturating_add(u64::try_from(tx.sender.held_bytes()).unwrap_or(u64::MAX))
     }
 
     /// A handle that is closing does not look open again, and one that has ended stays as it ended.

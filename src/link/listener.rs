@@ -17,11 +17,13 @@ use super::net::{Acceptor, Bound};
 use super::reception::Reception;
 use super::runtime::Runtime;
 use super::seats::Seats;
+use super::sessions::Held;
 use super::wake::{Bell, WaitList, Waker};
 use crate::proto::accepting::{Accepting, Admission};
 use crate::proto::endpoint::State;
 use crate::proto::events::{Closed, Reason};
-use crate::proto::options::{Options, Protocol};
+use crate::proto::options::{Holding, Options, Protocol};
+use crate::proto::standing::Known;
 
 /// How long to rest when the system has no descriptor or memory left for another connection.
 const EXHAUSTED_REST: Duration = Duration::from_millis(100);
@@ -32,6 +34,8 @@ pub struct Listener {
     options: Options,
     accepting: Accepting,
     seats: Seats,
+    /// None where a session lasts as long as its link.
+    sessions: Option<Arc<Held>>,
     queue: Mutex<Queue>,
     /// For the accepting task: there may be room, or the end.
     news: Notify,
@@ -83,7 +87,7 @@ pub struct ListenerStats {
 }
 
 impl Listener {
-    pub fn new(address: SocketAddr, options: Options, accepting: Accepting, wire: Wire) -> Arc<Self> {
+    pub fn new(address: SocketAddr, options: Options, accepting: Accepting, holding: Holding, wire: Wire) -> Arc<Self> {
         let queue = Queue {
             waiting: VecDeque::new(),
             accepters: WaitList::default(),
@@ -95,12 +99,14 @@ impl Listener {
             is_port_free: false,
         };
         let name = options.name.clone();
+        let sessions = (!holding.session_timeout.is_zero()).then(|| Held::new(holding));
         Arc::new(Self {
             birth: Birth::here(),
             address,
             options,
             accepting,
             seats: Seats::default(),
+            sessions,
             queue: Mutex::new(queue),
             news: Notify::new(),
             room: Notify::new(),
@@ -122,6 +128,10 @@ impl Listener {
 
     pub(super) fn options(&self) -> &Options {
         &self.options
+    }
+
+    pub(super) fn sessions(&self) -> Option<&Arc<Held>> {
+        self.sessions.as_ref()
     }
 
     pub(super) fn wire(&self) -> Wire {
@@ -261,6 +271,24 @@ impl Listener {
     /// Lets a dial in, or refuses it: the original's wire has no word for that, so its link just ends.
     /// Returns one that has to wait.
     pub(super) fn enter(&self, runtime: &Arc<Runtime>, protocol: Protocol, dialed: Dialed) -> Option<Dialed> {
+        self.let_in(runtime, protocol, dialed, None)
+    }
+
+    /// The same with the session that has begun, by the greeting of this number.
+    pub(super) fn enter_session(&self, runtime: &Arc<Runtime>, dialed: Dialed, number: u32) {
+        // A place was kept for it.
+        drop(self.let_in(runtime, Protocol::Native, dialed, Some(number)));
+    }
+
+    fn let_in(
+        &self,
+        runtime: &Arc<Runtime>,
+        protocol: Protocol,
+        dialed: Dialed,
+        number: Option<u32>,
+    ) -> Option<Dialed> {
+        let agreement = dialed.greeted.as_ref().map(|greeted| &greeted.agreement);
+        let known = agreement.map(|agreed| Known { session: agreed.session, token: agreed.token });
         let mut queue = self.queue.lock();
         let admission = self.admission(&queue);
         match admission {
@@ -277,6 +305,9 @@ impl Listener {
         let options = Options { protocol, ..self.options.clone() };
         let handle = Handle::new(runtime.accepted(dialed, options));
         handle.link.sit(self.seats.take());
+        if let (Some(sessions), Some(known), Some(number)) = (&self.sessions, known, number) {
+            sessions.enter(known, number, &handle.link);
+        }
         queue.enter(handle);
         drop(queue);
         if let Some(oldest) = oldest {

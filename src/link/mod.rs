@@ -25,6 +25,7 @@ mod reception;
 pub mod runtime;
 pub mod seats;
 pub mod select;
+mod sessions;
 pub mod supervisor;
 pub mod sync;
 pub mod target;

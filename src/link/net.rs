@@ -18,7 +18,6 @@ use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown, SocketFla
 pub use tokio::io::unix::AsyncFd;
 
 use super::fork::{Descriptor, KnownTo};
-use crate::proto::events::Reason;
 use crate::proto::options::Options;
 
 /// The kernel's send buffer where the round trip is below `SHORT_PATH`: letting it grow costs a
@@ -180,16 +179,6 @@ pub async fn dial(address: SocketAddr, local: Option<SocketAddr>, options: &Opti
     }
     socket.configure(options)?;
     Ok(socket)
-}
-
-/// What an error of the socket says about the end of its link.
-pub(super) fn told_by(error: &io::Error) -> Option<Reason> {
-    match error.kind() {
-        io::ErrorKind::ConnectionReset => Some(Reason::Reset),
-        // Nothing but `limit_unacknowledged` brings it on a link that was up.
-        io::ErrorKind::TimedOut => Some(Reason::WriteStalled),
-        _ => None,
-    }
 }
 
 /// All addresses of a name, looked up anew; a numeric one without asking anybody.
@@ -371,16 +360,4 @@ pub fn is_main_thread() -> bool {
 pub fn words_of(error: &std::io::Error) -> String {
     let text = error.to_string();
     text.split(" (os error").next().unwrap_or_default().to_lowercase()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_the_kernel_gave_up_is_a_stall_and_not_a_reset() {
-        assert_eq!(told_by(&Errno::TIMEDOUT.into()), Some(Reason::WriteStalled));
-        assert_eq!(told_by(&Errno::CONNRESET.into()), Some(Reason::Reset));
-        assert_eq!(told_by(&Errno::PIPE.into()), None);
-    }
 }

@@ -19,7 +19,7 @@ use crate::proto::accepting::Accepting;
 use crate::proto::endpoint::State;
 use crate::proto::events::{Event, Reason};
 use crate::proto::halves::Front;
-use crate::proto::options::{Buffer, Options, Policy, Protocol, Settings};
+use crate::proto::options::{Buffer, Holding, Options, Policy, Protocol, Settings};
 
 const LIMIT: Duration = Duration::from_secs(30);
 
@@ -53,7 +53,8 @@ impl World {
         let bound = net::bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let accepting = Accepting::new(Buffer::new(Policy::Fixed, 16, 1).unwrap(), None).unwrap();
         let (options, wire) = (options(protocol), Wire::One(protocol));
-        let listener = Listener::new(bound.address().unwrap(), options, accepting, wire);
+        let holding = Holding { session_timeout: options.session_timeout, max_sessions: 16, max_held_bytes: 1 << 20 };
+        let listener = Listener::new(bound.address().unwrap(), options, accepting, holding, wire);
         runtime.listen(bound, &listener).unwrap();
         Self { protocol, runtime, listener }
     }
@@ -192,6 +193,7 @@ fn a_panic_of_an_accepted_connection_ends_it_and_its_dialler_dials_again() {
     assert_eq!(broken.status().closed.map(|closed| closed.reason), Some(Reason::Internal));
     let again = world.accept();
     until(&dialler, |link| link.status().links == 2);
+    assert_eq!(message(&again), b"sets it off", "nobody is known to have taken it");
     goes_both_ways(&(dialler, again));
     goes_both_ways(&neighbours);
     world.shut_down();

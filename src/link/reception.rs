@@ -2,6 +2,7 @@
 //! in the accept buffer, and becomes a connection when both sides have agreed.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -14,6 +15,7 @@ use super::listener::{Listener, NoPlace, Place, Wire};
 use super::lock::Mutex;
 use super::net::Socket;
 use super::runtime::Runtime;
+use super::sessions::Guest;
 use crate::proto::Moment;
 use crate::proto::hello::{FIRST_BYTE, refuse};
 use crate::proto::options::Protocol;
@@ -104,6 +106,31 @@ impl Greeter {
     async fn agree(&self, first: Vec<u8>) -> Option<()> {
         let mut hearing = Hearing::new(&self.socket, self.listener.options()).ok()?;
         let offer = self.unless_leaving(hearing.offer(first)).await??;
+        let address = self.peer.parse().map_or_else(|_| self.peer.clone(), |peer: SocketAddr| peer.ip().to_string());
+        match self.listener.sessions().map_or(Guest::New, |sessions| sessions.receive(&offer, &address)) {
+            Guest::New => {}
+            Guest::Back(link, fenced) => {
+                let greeted = match hearing.resume(&offer, &fenced, self.first_by).await {
+                    Ok(greeted) => Some(greeted),
+                    Err(goodbye) => {
+                        link.void_session();
+                        hearing.refuse(&goodbye).await;
+                        return None;
+                    }
+                };
+                let (socket, peer) = (Arc::clone(&self.socket), self.peer.clone());
+                link.come_back(fenced.epoch, Dialed { socket, peer, greeted, rest: Vec::new() });
+                return Some(());
+            }
+            Guest::Refused(goodbye) => {
+                hearing.refuse(&goodbye).await;
+                return None;
+            }
+            Guest::Over { consumed } => {
+                hearing.refuse_over(consumed).await;
+                return None;
+            }
+        }
         let place = match self.place().await {
             Ok(place) => place,
             Err(NoPlace::Leaving) => {
@@ -118,7 +145,8 @@ impl Greeter {
         let (greeted, rest) = self.unless_leaving(hearing.agree(&offer, self.first_by)).await??;
         let (socket, peer) = (Arc::clone(&self.socket), self.peer.clone());
         drop(place);
-        self.listener.enter(&self.runtime, Protocol::Native, Dialed { socket, peer, greeted: Some(greeted), rest });
+        let dialed = Dialed { socket, peer, greeted: Some(greeted), rest };
+        self.listener.enter_session(&self.runtime, dialed, offer.link);
         Some(())
     }
 

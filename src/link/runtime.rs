@@ -256,9 +256,12 @@ impl Runtime {
         let id = link.id();
         self.members.lock().links.insert(id, Arc::downgrade(link));
         let leaving = Leaving { runtime: Arc::clone(self), id };
-        // Lent, not given: what an async function is given lies in its task twice.
         let mut life = (supervisor, leaving);
-        handle.spawn(async move { life.0.run().await });
+        handle.spawn(async move {
+            // Both are its own; and lent, for what an async function is given lies in its task twice.
+            let (supervisor, _leaving) = &mut life;
+            supervisor.run().await;
+        });
         if self.is_shut_down() {
             // Accepted in the moment of shutting down.
             link.close(Reason::Shutdown);

@@ -16,7 +16,7 @@ use super::sync;
 use crate::proto::Moment;
 use crate::proto::endpoint::{Endpoint, Input, Order, Phase, Role, State};
 use crate::proto::events::{Event, Fault, Reason};
-use crate::proto::hello::Failure;
+use crate::proto::hello::{Failure, Fate};
 
 /// The socket while the runtime watches it. Dropping it takes it off the runtime's hands.
 struct Watch {
@@ -106,8 +106,14 @@ impl Supervisor {
                         self.dialed = Some(dialed);
                         Input::Dialed { peer }
                     }
-                    Err(Failure { fault, is_lasting: true }) => Input::Rejected(fault),
-                    Err(Failure { fault, is_lasting: false }) => Input::DialFailed(fault),
+                    Err(Failure { fault, is_lasting, session }) => {
+                        self.link.heed(session);
+                        match session {
+                            Fate::Over { .. } => Input::SessionOver(fault),
+                            _ if is_lasting => Input::Rejected(fault),
+                            _ => Input::DialFailed(fault),
+                        }
+                    }
                 })
             }
             () = serve(self.watch.as_ref(), &self.link) => None,
@@ -119,6 +125,11 @@ impl Supervisor {
     fn attend(&mut self) {
         while let Some(order) = self.link.next_order() {
             self.step(order);
+        }
+        if let Some(dialed) = self.link.take_returning() {
+            let peer = dialed.peer.clone();
+            self.dialed = Some(dialed);
+            self.step(Input::Returned { peer });
         }
         let goodbye = self.link.rx().receiver.take_goodbye();
         if let Some(goodbye) = goodbye {
@@ -166,6 +177,7 @@ impl Supervisor {
             Order::EndStream => self.link.end_stream(),
             Order::SayClose { goodbye, after } => self.link.say_close(goodbye, after),
             Order::Blame(goodbye) => self.link.blame(&goodbye),
+            Order::Forget => self.link.forget_session(),
             Order::Deliver(event) => self.deliver(event),
         }
     }
@@ -180,12 +192,14 @@ impl Supervisor {
             Event::Disconnected(_) => status.state = State::Disconnected,
             Event::Closed(closed) => status.closed = Some(closed.clone()),
         }
-        match (event, self.dialed.take()) {
-            (Event::Connected(connected), Some(dialed)) => {
-                self.link.install(connected, dialed, status);
-                self.link.drain();
+        match event {
+            Event::Connected(connected) => {
+                if let Some(dialed) = self.dialed.take() {
+                    self.link.install(connected, dialed, status);
+                    self.link.drain();
+                }
             }
-            (event, _) => self.link.deliver(event, status),
+            event => self.link.deliver(event, status),
         }
         if self.endpoint.phase() == Phase::Ended {
             self.link.sync_driver(&mut self.link.rx());
@@ -310,7 +324,7 @@ impl Supervisor {
         if tx.socket.is_some() && !tx.has_failed {
             dues[5] = tx.sender.stall_deadline();
         }
-        dues[6] = tx.finishers.iter().map(|(until, _)| *until).min();
+        dues[6] = tx.finishers.iter().filter_map(|(until, _)| *until).min();
         dues.into_iter().flatten().min()
     }
 
@@ -409,5 +423,29 @@ async fn finish(dialling: &mut Option<Dialling>) -> Result<Dialed, Failure> {
 }
 
 fn reset(error: &std::io::Error) -> Fault {
-    Fault { reason: net::told_by(error).unwrap_or(Reason::Reset), detail: words_of(error) }
+    Fault { reason: told_by(error).unwrap_or(Reason::Reset), detail: words_of(error) }
+}
+
+/// What an error of the socket says about the end of its link.
+pub(super) fn told_by(error: &std::io::Error) -> Option<Reason> {
+    match error.kind() {
+        std::io::ErrorKind::ConnectionReset => Some(Reason::Reset),
+        // Nothing but `limit_unacknowledged` brings it on a link that was up.
+        std::io::ErrorKind::TimedOut => Some(Reason::WriteStalled),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::ErrorKind;
+
+    use super::*;
+
+    #[test]
+    fn what_the_kernel_gave_up_is_a_stall_and_not_a_reset() {
+        assert_eq!(told_by(&ErrorKind::TimedOut.into()), Some(Reason::WriteStalled));
+        assert_eq!(told_by(&ErrorKind::ConnectionReset.into()), Some(Reason::Reset));
+        assert_eq!(told_by(&ErrorKind::BrokenPipe.into()), None);
+    }
 }

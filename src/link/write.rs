@@ -9,14 +9,16 @@ use super::clock;
 use super::driver::LoopDriver;
 use super::link::{Link, Tx};
 use super::lock::MutexGuard;
-use super::net::{self, Interest, Socket};
+use super::net::{Interest, Socket};
 use super::read::Park;
+use super::supervisor::told_by;
 use super::sync::atomic::Ordering;
 use super::wake::Waker;
 use crate::proto::Moment;
 use crate::proto::classic::encode_header;
 use crate::proto::control::After;
 use crate::proto::outbox::Push;
+use crate::proto::receipts::{Goal, Outcome, Ticket};
 use crate::proto::wire::Goodbye;
 
 /// Corked bytes that go out without waiting for the end of the turn.
@@ -65,7 +67,7 @@ impl Link {
             From::Thread => false,
             From::Batch => true,
         };
-        let is_open = !is_corking && !tx.has_failed && tx.sender.may_pass();
+        let is_open = !is_corking && !tx.has_failed && tx.sender.may_pass(payload.len());
         if let Some(socket) = tx.socket.as_ref().filter(|_| is_open).cloned() {
             let then = self.send_past_queue(&mut tx, &socket, payload);
             tx.wake_next_writer();
@@ -82,9 +84,57 @@ impl Link {
             Push::Refused => return (Sent::Refused, stalled),
             Push::Accepted => {}
         }
+        if !tx.finishers.is_empty() {
+            // A sliding buffer may have discarded what one of them waits for.
+            self.wake_finishers(&mut tx);
+        }
         let then = if stalled == Then::Watch { stalled } else { self.written_later(&mut tx, is_corking) };
         tx.wake_next_writer();
         (Sent::Accepted, then)
+    }
+
+    /// Accepts a message of a legal size of whose fate somebody wants to hear, and writes what the kernel takes.
+    pub fn try_send_wanting(&self, payload: &[u8], goal: Goal) -> (Sent, Then, Option<Ticket>) {
+        let mut tx = self.tx();
+        if tx.is_closed || tx.is_finished {
+            return (Sent::Ended, Then::Nothing, None);
+        }
+        let mut push = tx.sender.push(payload);
+        if push == Push::Full && tx.sender.unsent_bytes() > 0 && !tx.is_stalled {
+            self.write(&mut tx);
+            push = tx.sender.push(payload);
+        }
+        let sent = match push {
+            Push::Full => return (Sent::Full, Then::Watch, None),
+            Push::Refused => return (Sent::Refused, Then::Nothing, None),
+            Push::Accepted => Sent::Accepted,
+        };
+        let ticket = tx.sender.want(goal);
+        let then = self.write(&mut tx);
+        self.wake_finishers(&mut tx);
+        tx.wake_next_writer();
+        (sent, then, Some(ticket))
+    }
+
+    /// What became of a message of which somebody wanted to hear: once known, once; and whether it will ever be.
+    pub fn outcome(&self, ticket: Ticket) -> (Option<Outcome>, bool) {
+        let mut tx = self.tx();
+        (tx.sender.outcome(ticket), !tx.is_closed)
+    }
+
+    /// Notes `waker`, to be woken when the outcome may be known; false, without having noted it, when it is.
+    pub fn wait_outcome(&self, ticket: Ticket, waker: &Waker) -> bool {
+        let mut tx = self.tx();
+        if tx.is_closed || tx.sender.has_outcome(ticket) {
+            return false;
+        }
+        tx.finishers.push((None, Arc::clone(waker)));
+        true
+    }
+
+    /// Nobody wants to hear of that message any more.
+    pub fn forget_outcome(&self, ticket: Ticket) {
+        self.tx().sender.forget(ticket);
     }
 
     /// Writes what this turn has gathered. The next message goes out at once again.
@@ -234,7 +284,7 @@ impl Link {
         if tx.is_closed || tx.sender.held() == 0 || clock::now() >= until {
             return false;
         }
-        tx.finishers.push((until, Arc::clone(waker)));
+        tx.finishers.push((Some(until), Arc::clone(waker)));
         drop(tx);
         self.news.notify_one();
         true
@@ -252,7 +302,7 @@ impl Link {
         let mut tx = self.tx();
         if !tx.finishers.is_empty() {
             let now = clock::now();
-            for (_, finisher) in tx.finishers.extract_if(.., |(until, _)| now >= *until) {
+            for (_, finisher) in tx.finishers.extract_if(.., |(until, _)| until.is_some_and(|until| now >= until)) {
                 finisher.wake();
             }
         }
@@ -405,7 +455,7 @@ impl Link {
     fn fail(&self, tx: &mut Tx, error: &io::Error) {
         tx.has_failed = true;
         // Whoever reads next would find the end of the stream.
-        tx.told = tx.told.or(net::told_by(error));
+        tx.told = tx.told.or(told_by(error));
         self.news.notify_one();
     }
 

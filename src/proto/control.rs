@@ -30,6 +30,7 @@ pub struct Control {
     /// The PING whose PONG is awaited, and when it went out.
     open: Option<(u64, Moment)>,
     latency: Option<Duration>,
+    last_ping: u64,
     draft: Vec<u8>,
     /// Of `draft`: the first so many stand in front of the messages, the others behind.
     pieces: Vec<(Piece, Range<usize>)>,
@@ -85,6 +86,8 @@ pub struct Messages {
     pub are_some: bool,
     /// Everything that waits is in it.
     pub are_all: bool,
+    /// Nothing could be begun behind it.
+    pub are_last: bool,
 }
 
 impl Control {
@@ -159,6 +162,11 @@ impl Control {
         };
         self.latency = Some(now.saturating_sub(sent));
         true
+    }
+
+    /// The PING that went out last on this link.
+    pub fn last_ping(&self) -> u64 {
+        self.last_ping
     }
 
     pub fn latency(&self) -> Option<Duration> {
@@ -267,6 +275,7 @@ impl Control {
             Piece::Ping => {
                 self.has_ping = false;
                 self.open = Some((self.nonce, now));
+                self.last_ping = self.nonce;
             }
             Piece::Ack => {}
             Piece::Ask => self.has_ask = false,
@@ -287,7 +296,7 @@ impl Control {
 
     fn closes_behind(&self, messages: Messages) -> bool {
         let wanted = self.close.as_ref().filter(|closing| closing.progress == Progress::Wanted);
-        wanted.is_some_and(|closing| closing.after == After::WhatMayBegin || messages.are_all)
+        wanted.is_some_and(|closing| (closing.after == After::WhatMayBegin && messages.are_last) || messages.are_all)
     }
 
     fn front_end(&self) -> usize {
@@ -319,9 +328,9 @@ impl Control {
 mod tests {
     use super::*;
 
-    const SOME: Messages = Messages { are_some: true, are_all: true };
-    const NONE: Messages = Messages { are_some: false, are_all: true };
-    const BLOCKED: Messages = Messages { are_some: false, are_all: false };
+    const SOME: Messages = Messages { are_some: true, are_all: true, are_last: true };
+    const NONE: Messages = Messages { are_some: false, are_all: true, are_last: true };
+    const BLOCKED: Messages = Messages { are_some: false, are_all: false, are_last: true };
     const NOTHING: Vec<u8> = Vec::new();
     const NOW: Moment = Duration::from_secs(7);
 

@@ -4,7 +4,10 @@
 //!
 //! Theory. A dialler outlives its peer: whatever ends a link is a break, and it dials again with its
 //! back-off; only this side's own closing ends it, or, without `reconnect`, the first break. An
-//! accepted end lives as long as its link. How an end takes its leave depends on the wire.
+//! accepted end lives as long as its session: when its link breaks it waits for its dialler's return
+//! (`Absent`), at most `session_timeout`; where there are no sessions it lives as long as its link. A
+//! break keeps the session. What voids or ends it is ordered to be forgotten, so that the next greeting
+//! asks for a new one. How an end takes its leave depends on the wire.
 //!
 //! The original's wire has no goodbye: a peer's end of stream is all that tells of its leaving. So an
 //! accepted end first writes what its application had given it, and lets it answer what it is still
@@ -14,15 +17,16 @@
 //!
 //! On ours a side that closes says so behind its last message (`Parting`); the other one answers, behind
 //! what it may still send (`Replying`). Who has said it and heard it is done. The end of the stream in
-//! its place is a break.
+//! its place is a break, and who closes comes back from it, or waits, while anything is not confirmed.
 //!
 //! 1. `a_dialler_ends_only_by_its_own_side`
-//! 2. `an_accepted_end_ends_with_its_link`
+//! 2. `an_accepted_end_ends_with_its_session`
 //! 3. `nothing_is_ordered_after_the_end`
 //! 4. `closing_ends_within_close_timeout`
 //! 5. `the_stream_is_ended_only_when_everything_was_written`
 //! 6. `every_wait_has_a_deadline`
 //! 7. `who_has_said_goodbye_and_heard_it_is_done`
+//! 8. `a_session_is_forgotten_when_it_is_void_or_over_and_never_for_a_break`
 //!
 //! The exhaustive state × input table and the simulation hold these against every reachable state.
 
@@ -54,6 +58,14 @@ pub enum Input {
     DialFailed(Fault),
     /// No dial will fare better soon: the next one waits the longest back-off.
     Rejected(Fault),
+    /// The peer has ended the session that was asked for.
+    SessionOver(Fault),
+    /// An accepted end's dialler has come back to its session.
+    Returned {
+        peer: String,
+    },
+    /// A session without a link makes room for others.
+    Expired,
     /// The peer said CLOSE.
     PeerClosed(Goodbye),
     /// The link ended otherwise than by the end of the peer's stream.
@@ -73,6 +85,8 @@ pub struct Facts {
     pub queued: u64,
     /// Messages begun that the peer's application is not known to have taken.
     pub unconfirmed: u64,
+    /// What is unconfirmed would go again over another link: in its session, or redelivered.
+    pub goes_again: bool,
     /// Our CLOSE was handed to the kernel.
     pub has_said_close: bool,
     /// The application may still answer what it received: a message waits, or was taken by a reader
@@ -97,6 +111,8 @@ pub enum Order {
     },
     /// Say CLOSE at once if the kernel takes it between two frames; the link ends next.
     Blame(Goodbye),
+    /// The session is void or over: a dialler's next greeting asks for a new one.
+    Forget,
     Deliver(Event),
 }
 
@@ -111,6 +127,10 @@ pub enum Phase {
     },
     Up {
         since: Moment,
+    },
+    /// Accepted, the link broke: its dialler may return until then.
+    Absent {
+        until: Moment,
     },
     /// Accepted, the peer ended its stream: what is owed goes out.
     Answering {
@@ -161,6 +181,10 @@ pub struct Endpoint {
     /// None: the first break ends a dialler.
     backoff: Option<Backoff>,
     close_timeout: Duration,
+    /// Zero: an accepted end lives as long as its link.
+    session_timeout: Duration,
+    /// The session is over: a break needs no return.
+    is_over: bool,
     /// Dials that failed in this outage.
     failed: u64,
     /// Dials ever begun.
@@ -179,6 +203,12 @@ impl Endpoint {
             closing: None,
             backoff: options.reconnect.map(|retry| Backoff::new(retry, seed)),
             close_timeout: options.close_timeout,
+            session_timeout: if options.protocol == Protocol::Native {
+                options.session_timeout
+            } else {
+                Duration::ZERO
+            },
+            is_over: false,
             failed: 0,
             attempts: 0,
             has_shown: false,
@@ -188,7 +218,7 @@ impl Endpoint {
 
     /// The one place where the life of an end moves on.
     pub fn step(&mut self, input: Input, facts: Facts, now: Moment) -> Vec<Order> {
-        use Phase::{Answering, Dialling, Draining, Ended, Leaving, New, Parting, Replying, Resting, Up};
+        use Phase::{Absent, Answering, Dialling, Draining, Ended, Leaving, New, Parting, Replying, Resting, Up};
         use Protocol::{Classic, Native};
         use Role::{Accepted, Dialler};
         let wire = self.protocol;
@@ -202,14 +232,25 @@ impl Endpoint {
             (Dialling, Input::Dialed { peer }, _) => self.up(peer, facts, now),
             (Dialling, Input::DialFailed(fault), _) => self.dial_failed(fault, Wait::Backoff, facts, now),
             (Dialling, Input::Rejected(fault), _) => self.dial_failed(fault, Wait::Longest, facts, now),
-            (New | Dialling | Resting { .. }, Input::Looked, _) if self.is_overdue(now) => self.overdue(facts),
+            (Dialling, Input::SessionOver(_), _) if self.closing.is_some() => self.end_closing(facts),
+            (Dialling, Input::SessionOver(fault), _) => self.dial_failed(fault, Wait::Backoff, facts, now),
+            (New | Dialling | Resting { .. } | Absent { .. }, Input::Looked, _) if self.is_overdue(now) => {
+                self.overdue(facts)
+            }
             (Resting { until }, Input::Looked, _) if now >= until => self.dial(),
-            (New | Dialling | Resting { .. }, Input::Close(reason), _) => self.close_unlinked(reason, facts, now),
+            (New | Dialling | Resting { .. } | Absent { .. }, Input::Close(reason), _) => {
+                self.close_unlinked(reason, facts, now)
+            }
+
+            (Absent { .. }, Input::Returned { peer }, _) => self.up(peer, facts, now),
+            (Absent { until }, Input::Looked, _) if now >= until => self.expired(facts),
+            (Absent { .. }, Input::Expired, _) => self.expired(facts),
+            (Absent { .. }, Input::Broke(fault), _) if is_void(&fault) => self.ended(fault.reason, fault.detail, facts),
 
             (Up { since }, Input::Broke(fault), Dialler) => self.broke(fault, Wait::Backoff, since, facts, now),
             (Up { since }, Input::Eof, Dialler) => self.broke(eof(), Wait::Backoff, since, facts, now),
-            (Up { .. }, Input::Broke(fault), Accepted) => self.cut(fault, facts),
-            (Up { .. }, Input::Eof, Accepted) if wire == Native => self.cut(eof(), facts),
+            (Up { .. }, Input::Broke(fault), Accepted) => self.left(fault, facts, now),
+            (Up { .. }, Input::Eof, Accepted) if wire == Native => self.left(eof(), facts, now),
             (Up { .. }, Input::Eof, Accepted) => self.answer(facts, now),
             (Up { since }, Input::PeerClosed(goodbye), _) => self.peer_closed(goodbye, since, facts, now),
             (Up { .. }, Input::Close(reason), _) if wire == Classic => self.drain(reason, false, facts, now),
@@ -231,9 +272,8 @@ impl Endpoint {
 
             (Parting { is_heard }, Input::Looked, _) => self.parted(is_heard, facts),
             (Parting { is_heard }, Input::PeerClosed(goodbye), _) => self.parted_by(goodbye, is_heard, facts, now),
-            (Parting { is_heard: false }, Input::Broke(fault), Dialler) => self.broke_closing(fault, facts, now),
-            (Parting { is_heard: false }, Input::Eof, Dialler) => self.broke_closing(eof(), facts, now),
-            (Parting { .. }, Input::Eof | Input::Broke(_), _) => self.end_closing(facts),
+            (Parting { is_heard }, Input::Broke(fault), _) => self.broke_parting(fault, is_heard, facts, now),
+            (Parting { is_heard }, Input::Eof, _) => self.broke_parting(eof(), is_heard, facts, now),
 
             (Replying { code, until }, Input::Looked, _) if facts.has_said_close || now >= until => {
                 self.replied(code, facts, now)
@@ -250,7 +290,9 @@ impl Endpoint {
     pub fn deadline(&self) -> Option<Moment> {
         let closing = self.closing.map(|closing| closing.until);
         match self.phase {
-            Phase::Resting { until } => Some(closing.map_or(until, |closing| closing.min(until))),
+            Phase::Resting { until } | Phase::Absent { until } => {
+                Some(closing.map_or(until, |closing| closing.min(until)))
+            }
             Phase::Answering { until } | Phase::Replying { until, .. } => Some(until),
             Phase::New | Phase::Dialling | Phase::Draining { .. } | Phase::Leaving | Phase::Parting { .. } => closing,
             Phase::Up { .. } | Phase::Ended => None,
@@ -286,6 +328,7 @@ impl Endpoint {
     fn up(&mut self, peer: String, facts: Facts, now: Moment) -> Vec<Order> {
         let attempt = if self.role == Role::Dialler { self.failed + 1 } else { 0 };
         self.failed = 0;
+        self.is_over = false;
         self.has_shown = true;
         self.phase = Phase::Up { since: now };
         let connected = Connected { resumed: false, redelivered: 0, lost: 0, attempt, peer };
@@ -314,6 +357,9 @@ impl Endpoint {
         self.note_use(since, facts, now);
         let mut orders = self.blame(&fault);
         orders.push(Order::HangUp);
+        if self.protocol == Protocol::Native && is_void(&fault) {
+            orders.push(Order::Forget);
+        }
         orders.extend(self.rest(fault, wait, facts, now));
         orders
     }
@@ -323,6 +369,31 @@ impl Endpoint {
         if let Some(backoff) = self.backoff.as_mut().filter(|backoff| is_useful(backoff.longest())) {
             backoff.reset();
         }
+    }
+
+    /// An accepted end's link broke: its dialler may come back, unless the session is void with it.
+    fn left(&mut self, fault: Fault, facts: Facts, now: Moment) -> Vec<Order> {
+        if !self.keeps(&fault) {
+            return self.cut(fault, facts);
+        }
+        let mut orders = self.blame(&fault);
+        orders.extend(self.absent(fault, facts, now));
+        orders
+    }
+
+    /// Waits for the dialler's return; a side that closes no longer than that takes.
+    fn absent(&mut self, fault: Fault, facts: Facts, now: Moment) -> Vec<Order> {
+        self.phase = Phase::Absent { until: now.saturating_add(self.session_timeout) };
+        let Fault { reason, detail } = fault;
+        let unconfirmed = facts.undelivered();
+        let disconnected = Disconnected { reason, detail, attempt: 0, retry_in: None, unconfirmed };
+        vec![Order::HangUp, Order::Deliver(Event::Disconnected(disconnected))]
+    }
+
+    /// Nobody came back in time, or others needed the room.
+    fn expired(&mut self, facts: Facts) -> Vec<Order> {
+        let reason = if self.closing.is_some() { Reason::CloseTimeout } else { Reason::SessionExpired };
+        self.ended(reason, String::new(), facts)
     }
 
     /// An accepted end's link broke, and it with it.
@@ -349,6 +420,27 @@ impl Endpoint {
             return self.end_closing(facts);
         }
         self.broke(fault, Wait::Backoff, now, facts, now)
+    }
+
+    /// A closing side's link broke before both had taken their leave: a dialler comes back and an accepted
+    /// end waits, while the other side may still take something.
+    fn broke_parting(&mut self, fault: Fault, is_heard: bool, facts: Facts, now: Moment) -> Vec<Order> {
+        let has_left = match self.role {
+            Role::Dialler if is_heard => facts.unconfirmed > 0 && facts.goes_again && !self.is_over,
+            Role::Dialler => facts.is_worth_a_dial(),
+            // A dialler that has said CLOSE takes nothing more, and learns the rest from the tombstone.
+            Role::Accepted => !is_heard && facts.undelivered() > 0 && self.keeps(&fault),
+        };
+        match self.role {
+            _ if !has_left => self.end_closing(facts),
+            Role::Dialler => self.broke(fault, Wait::Backoff, now, facts, now),
+            Role::Accepted => self.absent(fault, facts, now),
+        }
+    }
+
+    /// Whether an accepted end's session outlives this.
+    fn keeps(&self, fault: &Fault) -> bool {
+        !self.session_timeout.is_zero() && !is_void(fault)
     }
 
     /// Tells of the outage and waits for the next dial; without `reconnect` it is the end.
@@ -383,14 +475,22 @@ impl Endpoint {
         let Goodbye { code, words } = goodbye;
         let Some(reason) = broken_by(code) else {
             self.phase = Phase::Replying { code, until: now.saturating_add(self.close_timeout) };
-            return vec![say(code, After::WhatMayBegin)];
+            let mut orders = vec![say(code, After::WhatMayBegin)];
+            orders.extend(self.over());
+            return orders;
         };
         let fault = Fault { reason, detail: words };
+        if self.role == Role::Accepted && code == close::FAULT && !self.session_timeout.is_zero() {
+            return self.absent(fault, facts, now);
+        }
         let mut orders = vec![Order::HangUp];
         match self.role {
             // Not `broke`: a peer that blames us is not blamed in turn.
             Role::Dialler => {
                 self.note_use(since, facts, now);
+                if code != close::FAULT {
+                    orders.extend(self.over());
+                }
                 orders.extend(self.rest(fault, Wait::Backoff, facts, now));
             }
             Role::Accepted if code == close::VOID => {
@@ -399,6 +499,12 @@ impl Endpoint {
             Role::Accepted => orders.extend(self.ended(reason, fault.detail, facts)),
         }
         orders
+    }
+
+    /// The peer has ended the session.
+    fn over(&mut self) -> Option<Order> {
+        self.is_over = true;
+        (self.role == Role::Dialler).then_some(Order::Forget)
     }
 
     /// Our answer is out: the link is done with.
@@ -443,12 +549,19 @@ impl Endpoint {
             orders.extend(self.parted(true, facts));
             return orders;
         };
-        if is_heard || facts.queued == 0 || self.role == Role::Accepted {
+        let fault = Fault { reason, detail: goodbye.words };
+        if goodbye.code == close::FAULT && self.role == Role::Accepted {
+            return self.broke_parting(fault, is_heard, facts, now);
+        }
+        if is_heard || !facts.is_worth_a_dial() || self.role == Role::Accepted {
             return self.end_closing(facts);
         }
-        // A break like any other: it comes back to deliver the rest.
+        // It comes back to deliver the rest.
         let mut orders = vec![Order::HangUp];
-        orders.extend(self.rest(Fault { reason, detail: goodbye.words }, Wait::Backoff, facts, now));
+        if goodbye.code != close::FAULT {
+            orders.extend(self.over());
+        }
+        orders.extend(self.rest(fault, Wait::Backoff, facts, now));
         orders
     }
 
@@ -467,7 +580,11 @@ impl Endpoint {
         if self.closing.is_some() {
             return vec![];
         }
-        if facts.queued == 0 {
+        let has_left = match self.role {
+            Role::Dialler => facts.is_worth_a_dial(),
+            Role::Accepted => facts.undelivered() > 0,
+        };
+        if !has_left {
             return self.end(reason, String::new(), facts);
         }
         self.closing = Some(Closing { reason, until: now.saturating_add(self.close_timeout) });
@@ -528,6 +645,11 @@ impl Facts {
     pub fn undelivered(&self) -> u64 {
         self.queued.saturating_add(self.unconfirmed)
     }
+
+    /// A closing dialler has something to come back for.
+    fn is_worth_a_dial(&self) -> bool {
+        self.queued > 0 || (self.unconfirmed > 0 && self.goes_again)
+    }
 }
 
 /// How long a dialler waits before it dials again.
@@ -536,6 +658,11 @@ enum Wait {
     Nothing,
     Backoff,
     Longest,
+}
+
+/// A session in which that happened would only repeat it.
+fn is_void(fault: &Fault) -> bool {
+    matches!(fault.reason, Reason::Protocol | Reason::TooLarge)
 }
 
 /// What a goodbye that is not answered means: it is read as a break.

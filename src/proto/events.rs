@@ -27,7 +27,9 @@ pub enum Reason {
     Flood,
     Protocol,
     TooLarge,
+    Replaced,
     Moved,
+    SessionExpired,
     ClosedHere,
     ClosedByPeer,
     CloseTimeout,
@@ -37,7 +39,7 @@ pub enum Reason {
 }
 
 impl Reason {
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 24] = [
         Self::Refused,
         Self::Unreachable,
         Self::NameNotFound,
@@ -53,7 +55,9 @@ impl Reason {
         Self::Flood,
         Self::Protocol,
         Self::TooLarge,
+        Self::Replaced,
         Self::Moved,
+        Self::SessionExpired,
         Self::ClosedHere,
         Self::ClosedByPeer,
         Self::CloseTimeout,
@@ -80,7 +84,9 @@ impl Reason {
             Self::Flood => "FLOOD",
             Self::Protocol => "PROTOCOL",
             Self::TooLarge => "TOO_LARGE",
+            Self::Replaced => "REPLACED",
             Self::Moved => "MOVED",
+            Self::SessionExpired => "SESSION_EXPIRED",
             Self::ClosedHere => "CLOSED_HERE",
             Self::ClosedByPeer => "CLOSED_BY_PEER",
             Self::CloseTimeout => "CLOSE_TIMEOUT",

@@ -12,6 +12,7 @@ use super::inbox::Inbox;
 use super::liveness::{Hearing, flood};
 use super::options::{Options, Protocol};
 use super::session::{Heard, Incoming};
+use super::standing::Standing;
 use super::wire::{Control, Goodbye, Numbers, protocol};
 
 pub use super::sender::Sender;
@@ -77,7 +78,7 @@ impl Receiver {
         }
     }
 
-    /// A link is up: liveness starts afresh, and on our wire a session.
+    /// A link is up: liveness starts afresh, and on our wire a session begins or goes on.
     pub fn link_up(&mut self, options: &Options, opened: Opened<'_>) {
         self.hearing = Hearing::new(options.heartbeat_timeout, opened.now);
         self.fault = None;
@@ -87,8 +88,13 @@ impl Receiver {
         self.received_before = self.inbox.received();
         self.first_by = opened.first_by;
         if let Some(agreement) = opened.agreement {
-            self.inbox.begin_session(agreement.hold);
-            self.heard.begin(agreement.credit);
+            if agreement.is_resumed {
+                self.inbox.resume_session(agreement.hold);
+                self.heard.resume(agreement.credit);
+            } else {
+                self.inbox.begin_session(agreement.hold);
+                self.heard.begin(agreement.credit);
+            }
             self.may_be_moved = agreement.has_dialled;
         }
         // A buffer that the last link left full: nobody reads, so nobody is judged.
@@ -112,10 +118,11 @@ impl Receiver {
         if let Some(incoming) = self.inbox.incoming_mut() {
             incoming.told(announced);
         }
-        let before = self.inbox.unparsed();
+        let (before, was_assembling) = (self.inbox.unfinished(), self.inbox.is_assembling());
         let arrival = self.inbox.feed(bytes);
-        let has_new_frame = before == 0 || arrival.messages + arrival.controls > 0;
-        self.hearing.heard(now, self.inbox.unparsed() > 0, has_new_frame);
+        // The pieces of one message count together, whatever stands between them.
+        let frames = arrival.messages + if was_assembling { 0 } else { arrival.controls };
+        self.hearing.heard(now, self.inbox.unfinished() > 0, before == 0 || frames > 0);
         let idle = arrival.idle + self.sort();
         if !self.hearing.spend(now, idle, arrival.messages, bytes.len()) {
             self.fault = Some(flood());
@@ -159,6 +166,22 @@ impl Receiver {
     /// What the peer would be told now; zeros on the original's wire.
     pub fn numbers(&self) -> Numbers {
         self.inbox.incoming().map(Incoming::numbers).unwrap_or_default()
+    }
+
+    /// Where this end stands in its session, for a greeting that goes on with it.
+    pub fn standing(&self, sender: &Sender) -> Standing {
+        Standing {
+            received: self.inbox.incoming().map_or(0, Incoming::received),
+            credit: self.numbers().credit,
+            heard: self.heard.numbers(),
+            begun: sender.ever_begun(),
+            max_size: sender.max_size(),
+        }
+    }
+
+    /// What the peer's greeting says when this session is over: nothing more will be taken.
+    pub fn consumed_of_session(&self) -> u64 {
+        self.numbers().consumed
     }
 
     /// What a greeting may offer: the window, less what older sessions have left in it.
@@ -296,7 +319,7 @@ impl Receiver {
 
     /// When to look at the socket once more.
     pub fn deadline(&self) -> Option<Moment> {
-        self.hearing.deadline(self.inbox.unparsed()).into_iter().chain(self.first_by()).min()
+        self.hearing.deadline(self.inbox.unfinished()).into_iter().chain(self.first_by()).min()
     }
 
     /// The verdict on the peer, after a look made at `now`.
@@ -304,7 +327,7 @@ impl Receiver {
         if self.first_by().is_some_and(|by| now >= by) {
             return Some(Reason::OpenTimeout);
         }
-        self.hearing.judge(now, self.inbox.unparsed())
+        self.hearing.judge(now, self.inbox.unfinished())
     }
 
     pub fn trim(&mut self) {

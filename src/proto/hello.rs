@@ -5,13 +5,17 @@
 //! 1. `nothing_but_a_greeting_is_answered`: any other first byte ends the link without a reply.
 //! 2. `no_ghosts`: there is no connection before the dialler's first frame behind the answer.
 //! 3. `every_offer_that_makes_no_sense_is_refused_with_its_code`
+//! 4. `both_sides_of_a_resume_learn_the_same`
+//! 5. `a_dialler_that_asked_for_a_session_which_is_gone_has_told_nothing`
+//! 6. `an_impossible_resume_is_no_agreement`
 
 use std::time::Duration;
 
 use super::classic::{HARD_MAX_SIZE, HEADER};
 use super::events::{Fault, Reason};
 use super::options::Options;
-use super::wire::{self, Frame, Goodbye, protocol};
+use super::standing::{Known, Standing};
+use super::wire::{self, Frame, Goodbye, Refusal, protocol};
 
 pub use super::wire::refuse;
 
@@ -48,12 +52,19 @@ pub struct Hello {
     pub heartbeat_timeout: u32,
 }
 
-/// What the two sides have agreed on, as the sending half needs it.
+/// What the two sides have agreed on. No `Debug`: the token must reach no log.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Agreement {
     pub session: Secret,
-    /// The first credit.
+    pub token: Secret,
+    /// The session goes on where it stood.
+    pub is_resumed: bool,
+    /// The peer's: the next message that it has not received whole.
+    pub received: u64,
+    /// The peer's: what may be begun at first.
     pub credit: u64,
+    /// What our own greeting granted, as far as it counts.
+    pub offered: u64,
     pub max_messages: u64,
     /// How much cost the peer keeps unconfirmed.
     pub hold: u64,
@@ -79,6 +90,22 @@ impl Hello {
             heartbeat_interval: milliseconds(options.heartbeat_interval).max(1),
             heartbeat_timeout: milliseconds(options.heartbeat_timeout).max(LEAST_TIMEOUT),
         }
+    }
+
+    /// As `offer`, for an end that goes on with its session.
+    pub fn resume(options: &Options, link: u32, known: Known, standing: &Standing) -> Self {
+        let Known { session, token } = known;
+        Self { session, token, received: standing.received, ..Self::offer(options, link, standing.credit) }
+    }
+
+    /// The largest message that its sender takes.
+    pub fn max_message(&self) -> usize {
+        usize::try_from(self.max_size).unwrap_or(usize::MAX).min(HARD_MAX_SIZE)
+    }
+
+    /// It asks for a session that it has been in before.
+    pub fn asks_for_session(&self) -> bool {
+        self.session != NONE
     }
 
     pub fn encode(&self) -> Vec<u8> {
@@ -152,14 +179,19 @@ impl Hello {
         Ok(())
     }
 
-    fn agreement(&self, session: Secret, credit: u64) -> Agreement {
+    /// What a side that offered `ours` learns from this one.
+    fn agreement(&self, ours: &Self) -> Agreement {
         let max_messages = if self.max_messages == ANY_NUMBER { u64::MAX } else { u64::from(self.max_messages) };
         Agreement {
-            session,
-            credit,
+            session: self.session,
+            token: self.token,
+            is_resumed: false,
+            received: self.received,
+            credit: self.credit,
+            offered: ours.credit,
             max_messages,
             hold: self.hold,
-            max_size: usize::try_from(self.max_size).unwrap_or(usize::MAX).min(HARD_MAX_SIZE),
+            max_size: self.max_message(),
             heartbeat_timeout: Duration::from_millis(u64::from(self.heartbeat_timeout)),
             has_dialled: false,
         }
@@ -172,7 +204,8 @@ pub fn refusal(code: u16, words: &str) -> Goodbye {
 }
 
 /// What a REFUSE means to the dialler that gets it.
-pub fn refused(goodbye: &Goodbye) -> Failure {
+pub fn refused(refusal: &Refusal, asked_for_session: bool) -> Failure {
+    let Refusal { goodbye, consumed } = refusal;
     let reason = match goodbye.code {
         refuse::BUSY => Reason::Busy,
         refuse::CLOSED => Reason::ClosedByPeer,
@@ -183,7 +216,24 @@ pub fn refused(goodbye: &Goodbye) -> Failure {
         "" => format!("refused with code {}", goodbye.code),
         words => format!("{words} (code {})", goodbye.code),
     };
-    Failure { fault: Fault { reason, detail }, is_lasting }
+    let session = match (goodbye.code, consumed) {
+        _ if !asked_for_session => Fate::Kept,
+        (refuse::CLOSED, Some(consumed)) => Fate::Over { consumed: *consumed },
+        (refuse::TOKEN | refuse::MALFORMED | refuse::IDENTITY, _) => Fate::Void,
+        _ => Fate::Kept,
+    };
+    Failure { fault: Fault { reason, detail }, is_lasting, session }
+}
+
+/// What a failed greeting means for the session that it asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    /// The next greeting asks for it again.
+    Kept,
+    /// Nobody holds it: the next one asks for a new one.
+    Void,
+    /// The peer has ended it, having consumed so many messages.
+    Over { consumed: u64 },
 }
 
 /// Why a dialler got no link.
@@ -192,25 +242,33 @@ pub struct Failure {
     pub fault: Fault,
     /// Another try will hardly fare better: the next one waits the longest back-off.
     pub is_lasting: bool,
+    pub session: Fate,
 }
 
 impl Failure {
     /// One that the next try may not meet.
     pub fn passing(reason: Reason, detail: String) -> Self {
-        Self { fault: Fault { reason, detail }, is_lasting: false }
+        Self { fault: Fault { reason, detail }, is_lasting: false, session: Fate::Kept }
     }
 }
 
 /// The dialler's part, while it waits for the answer.
 pub struct Asking {
     offer: Hello,
+    /// Where it stands in the session that it asks for.
+    standing: Standing,
     bytes: Vec<u8>,
 }
 
 impl Asking {
     /// What to write first, and the wait for the answer.
     pub fn new(offer: Hello) -> (Vec<u8>, Self) {
-        (offer.encode(), Self { offer, bytes: Vec::new() })
+        Self::resume(offer, Standing::default())
+    }
+
+    /// As `new`, with an offer that goes on with a session in which this end stands so.
+    pub fn resume(offer: Hello, standing: Standing) -> (Vec<u8>, Self) {
+        (offer.encode(), Self { offer, standing, bytes: Vec::new() })
     }
 
     /// Bytes came. Some once there is agreement: what is left over belongs to the link.
@@ -219,20 +277,37 @@ impl Asking {
     /// When the answer is REFUSE or no answer at all.
     pub fn feed(&mut self, bytes: &[u8]) -> Result<Option<(Agreement, Vec<u8>)>, Failure> {
         self.bytes.extend_from_slice(bytes);
-        let broken = |fault| Failure { fault, is_lasting: true };
+        let broken = |fault| Failure { fault, is_lasting: true, session: Fate::Kept };
         let Some((kind, body, rest)) = greeting(&self.bytes, &[wire::HELLO, wire::REFUSE]).map_err(broken)? else {
             return Ok(None);
         };
         if kind == wire::REFUSE {
-            return Err(refused(&wire::refusal(body).map_err(broken)?));
+            return Err(refused(&wire::refusal(body).map_err(broken)?, self.offer.asks_for_session()));
         }
         let malformed = |words: String| broken(protocol(format!("the answer is no greeting: {words}")));
         let answer = Hello::decode(body).map_err(|goodbye| malformed(goodbye.words))?;
-        if answer.session == NONE || answer.link != self.offer.link || answer.received != 0 {
-            return Err(malformed(String::from("impossible fields")));
+        let agreement = self.agreement(&answer)?;
+        agreement
+            .map(|agreement| Some((agreement, rest.to_vec())))
+            .ok_or_else(|| malformed(String::from("impossible fields")))
+    }
+
+    /// None when the fields of the answer do not fit what was asked.
+    fn agreement(&self, answer: &Hello) -> Result<Option<Agreement>, Failure> {
+        let is_resumed = answer.asks_for_session() && answer.session == self.offer.session;
+        let fits = if is_resumed { answer.token == self.offer.token } else { answer.received == 0 };
+        if !answer.asks_for_session() || answer.link != self.offer.link || !fits {
+            return Ok(None);
         }
-        let agreement = Agreement { has_dialled: true, ..answer.agreement(answer.session, answer.credit) };
-        Ok(Some((agreement, rest.to_vec())))
+        if let Some(detail) = self.standing.contradiction(answer).filter(|_| is_resumed) {
+            // The session is void, not the peer: the next greeting asks for a new one.
+            return Err(Failure { fault: protocol(detail), is_lasting: false, session: Fate::Void });
+        }
+        // What was granted to a session that is gone counts in no other one.
+        let is_void = self.offer.asks_for_session() && !is_resumed;
+        let agreed = answer.agreement(&self.offer);
+        let offered = if is_void { 0 } else { agreed.offered };
+        Ok(Some(Agreement { is_resumed, offered, has_dialled: true, ..agreed }))
     }
 }
 
@@ -288,9 +363,23 @@ impl Answering {
     /// Agrees: the frame to write. `ours` carries the new session and its token.
     pub fn answer(&mut self, offer: &Hello, ours: &Hello) -> Vec<u8> {
         // A dialler that asked for a session that is gone counts anew: its first ACK will say so.
-        let credit = if offer.session == NONE { offer.credit } else { 0 };
-        self.answered = Some(offer.agreement(ours.session, credit));
+        let credit = if offer.asks_for_session() { 0 } else { offer.credit };
+        let Hello { session, token, .. } = *ours;
+        self.answered = Some(Agreement { session, token, received: 0, credit, ..offer.agreement(ours) });
         Hello { link: offer.link, ..ours.clone() }.encode()
+    }
+
+    /// As `answer`, to a dialler that returns to the session which `ours` names and in which this end
+    /// stands so: the frame to write, behind which the link is up at once.
+    ///
+    /// # Errors
+    /// The REFUSE for one whose numbers cannot be; the session is then void.
+    pub fn resume(offer: &Hello, ours: &Hello, standing: &Standing) -> Result<(Vec<u8>, Agreement), Goodbye> {
+        if let Some(words) = standing.contradiction(offer) {
+            return Err(refusal(refuse::MALFORMED, &words));
+        }
+        let agreement = Agreement { is_resumed: true, ..offer.agreement(ours) };
+        Ok((Hello { link: offer.link, ..ours.clone() }.encode(), agreement))
     }
 
     /// Bytes came, behind the answer. Some once the dialler's first frame is whole: it and what
@@ -362,4 +451,87 @@ fn at_most(count: usize) -> u32 {
 
 fn milliseconds(duration: Duration) -> u32 {
     u32::try_from(duration.as_millis()).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::options::Settings;
+    use super::*;
+
+    const KNOWN: Known = Known { session: [1; 16], token: [2; 16] };
+    const DIALLER: Standing =
+        Standing { received: 4, credit: 900, heard: wire::Numbers { consumed: 1, credit: 700 }, begun: 6, max_size: 9 };
+    const LISTENER: Standing =
+        Standing { received: 5, credit: 800, heard: wire::Numbers { consumed: 2, credit: 600 }, begun: 4, max_size: 9 };
+
+    fn options() -> Options {
+        Settings::default().check().unwrap()
+    }
+
+    fn resume(standing: &Standing) -> Hello {
+        Hello::resume(&options(), 3, KNOWN, standing)
+    }
+
+    #[test]
+    fn both_sides_of_a_resume_learn_the_same() {
+        let (_, mut asking) = Asking::resume(resume(&DIALLER), DIALLER);
+        let answered = Answering::resume(&resume(&DIALLER), &resume(&LISTENER), &LISTENER);
+        let (answer, theirs) = answered.map_err(|goodbye| goodbye.words).unwrap();
+        let (ours, rest) = asking.feed(&[&answer[..], b"rest"].concat()).unwrap().unwrap();
+        assert_eq!((ours.is_resumed, ours.received, ours.credit, ours.offered), (true, 5, 800, 900));
+        assert_eq!((theirs.is_resumed, theirs.received, theirs.credit, theirs.offered), (true, 4, 900, 800));
+        assert!(ours.session == theirs.session && ours.has_dialled && !theirs.has_dialled);
+        assert_eq!(rest, b"rest");
+    }
+
+    #[test]
+    fn a_dialler_that_asked_for_a_session_which_is_gone_has_told_nothing() {
+        let (_, mut asking) = Asking::resume(resume(&DIALLER), DIALLER);
+        let mut answering = Answering::new();
+        let new = Hello { session: [8; 16], token: [9; 16], ..Hello::offer(&options(), 1, 500) };
+        let answer = answering.answer(&resume(&DIALLER), &new);
+        let (ours, _) = asking.feed(&answer).unwrap().unwrap();
+        let mut ack = Vec::new();
+        wire::encode_ack(wire::Numbers { consumed: 0, credit: 900 }, &mut ack);
+        let (theirs, _) = answering.confirmed(&ack).unwrap().unwrap();
+        assert_eq!((ours.is_resumed, ours.received, ours.credit, ours.offered), (false, 0, 500, 0));
+        assert_eq!((theirs.is_resumed, theirs.received, theirs.credit, theirs.offered), (false, 0, 0, 500));
+        assert!(ours.token == [9; 16] && theirs.token == [9; 16]);
+    }
+
+    #[test]
+    fn an_impossible_resume_is_no_agreement() {
+        let lies = [Standing { received: 7, ..LISTENER }, Standing { credit: 699, ..LISTENER }];
+        for lie in lies {
+            let (_, mut asking) = Asking::resume(resume(&DIALLER), DIALLER);
+            let failure = asking.feed(&resume(&lie).encode()).err().unwrap();
+            assert_eq!((failure.fault.reason, failure.session), (Reason::Protocol, Fate::Void));
+        }
+        for lie in [Standing { received: 1, ..DIALLER }, Standing { received: 5, ..DIALLER }] {
+            let refused = Answering::resume(&resume(&lie), &resume(&LISTENER), &LISTENER).err().unwrap();
+            assert_eq!(refused.code, refuse::MALFORMED);
+        }
+        let (_, mut asking) = Asking::resume(resume(&DIALLER), DIALLER);
+        let other = Hello { token: [7; 16], ..resume(&LISTENER) };
+        assert!(asking.feed(&other.encode()).err().unwrap().is_lasting, "a token that was never issued");
+    }
+
+    #[test]
+    fn a_refusal_says_what_becomes_of_the_session_that_was_asked_for() {
+        let refuse =
+            |code| Refusal { goodbye: refusal(code, ""), consumed: Some(3).filter(|_| code == refuse::CLOSED) };
+        for (code, fate) in [
+            (refuse::VERSION, Fate::Kept),
+            (refuse::MALFORMED, Fate::Void),
+            (refuse::TOKEN, Fate::Void),
+            (refuse::BUSY, Fate::Kept),
+            (refuse::LEAVING, Fate::Kept),
+            (refuse::CLOSED, Fate::Over { consumed: 3 }),
+            (refuse::SETTINGS, Fate::Kept),
+            (refuse::IDENTITY, Fate::Void),
+        ] {
+            assert_eq!(refused(&refuse(code), true).session, fate, "{code}");
+            assert_eq!(refused(&refuse(code), false).session, Fate::Kept, "{code}");
+        }
+    }
 }

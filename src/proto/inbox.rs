@@ -5,9 +5,12 @@
 //! 2. `a_full_fixed_buffer_parses_no_further`: the count of messages never passes the limit.
 //! 3. `lossy_buffers_count_what_they_drop` and never stop reading.
 //! 4. `nothing_is_allocated_for_what_was_only_announced`
-//! 5. `on_our_wire_reading_never_stops_and_credit_bounds_what_waits`
+//! 5. `a_message_in_parts_is_one_message`, numbered and paid for once.
+//! 6. `parts_that_do_not_add_up_are_found_at_the_header_that_shows_it`
+//! 7. `on_our_wire_reading_never_stops_and_credit_bounds_what_waits`
 
 use std::collections::VecDeque;
+use std::ops::Range;
 
 use bytes::{Buf, BytesMut};
 
@@ -46,6 +49,14 @@ struct Session {
     has_begun: bool,
     /// CLOSE has come; nothing may follow.
     has_ended: bool,
+    /// A message of which PARTs have come; they lie behind the whole messages, as it will lie there.
+    assembly: Option<Assembly>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Assembly {
+    length: usize,
+    present: usize,
 }
 
 /// What the front of the unparsed bytes holds.
@@ -54,6 +65,14 @@ enum Next {
     Part,
     Heartbeat,
     Message(usize),
+    /// A piece of a message that has so many bytes, of which so many stand in front of the piece.
+    Piece {
+        length: usize,
+        prefix: usize,
+        body: usize,
+    },
+    /// The last piece.
+    Last(usize),
     Control {
         kind: u8,
         length: usize,
@@ -80,8 +99,13 @@ pub struct Arrival {
 
 impl Inbox {
     pub fn new(limits: Buffer, max_size: usize, protocol: Protocol) -> Self {
-        let session =
-            || Session { incoming: Incoming::new(limits), heard: VecDeque::new(), has_begun: false, has_ended: false };
+        let session = || Session {
+            incoming: Incoming::new(limits),
+            heard: VecDeque::new(),
+            has_begun: false,
+            has_ended: false,
+            assembly: None,
+        };
         Self {
             store: BytesMut::new(),
             whole: 0,
@@ -103,6 +127,15 @@ impl Inbox {
         let (count, cost) = (self.count, self.cost);
         if let Some(session) = &mut self.session {
             session.incoming.begin(hold, count, cost);
+            session.heard.clear();
+            (session.has_begun, session.has_ended) = (false, false);
+        }
+    }
+
+    /// Another link carries the same session.
+    pub fn resume_session(&mut self, hold: u64) {
+        if let Some(session) = &mut self.session {
+            session.incoming.resume(hold);
             session.heard.clear();
             (session.has_begun, session.has_ended) = (false, false);
         }
@@ -145,7 +178,7 @@ impl Inbox {
 
     /// Parses on; called again when `pop` has made room.
     pub fn parse(&mut self) -> Arrival {
-        let (mut arrival, mut at) = (Arrival::default(), self.whole);
+        let (mut arrival, mut at) = (Arrival::default(), self.parsed());
         while self.fault.is_none() && !self.is_full() {
             at = match self.next(at) {
                 Ok(Next::Part) => break,
@@ -157,6 +190,14 @@ impl Inbox {
                 Ok(Next::Message(length)) => {
                     arrival.messages += 1;
                     self.receive(at, length)
+                }
+                Ok(Next::Piece { length, prefix, body }) => {
+                    self.assemble(length, at + HEADER + prefix..at + HEADER + body);
+                    at + HEADER + body
+                }
+                Ok(Next::Last(length)) => {
+                    arrival.messages += 1;
+                    self.complete(at + HEADER..at + HEADER + length)
                 }
                 Ok(Next::Control { kind, length }) => {
                     arrival.controls += 1;
@@ -182,10 +223,21 @@ impl Inbox {
                 _ => Next::Part,
             });
         };
+        let is_whole = |length: usize| pending.len() >= HEADER + length;
         match wire::header(pending, self.max_size)? {
-            Some(wire::Frame::Message(length)) => {
-                session.admit()?;
-                Ok(if pending.len() >= HEADER + length { Next::Message(length) } else { Next::Part })
+            Some(wire::Frame::Message(length)) => match session.assembly {
+                Some(assembly) => {
+                    assembly.expect_last(length)?;
+                    Ok(if is_whole(length) { Next::Last(length) } else { Next::Part })
+                }
+                None => {
+                    session.admit()?;
+                    Ok(if is_whole(length) { Next::Message(length) } else { Next::Part })
+                }
+            },
+            Some(wire::Frame::Control { kind: wire::PART, length: body }) => {
+                let piece = session.piece(pending.get(HEADER..).unwrap_or_default(), body, self.max_size)?;
+                Ok(piece.filter(|_| is_whole(body)).unwrap_or(Next::Part))
             }
             Some(wire::Frame::Control { kind, length }) => {
                 session.expect(kind)?;
@@ -203,6 +255,9 @@ impl Inbox {
         match wire::control(kind, body) {
             Ok(Control::Close(goodbye)) if is_first && !ends_at_once(&goodbye) => {
                 self.fault = Some(protocol(String::from("the first frame is no ACK")));
+            }
+            Ok(Control::Close(goodbye)) if session.assembly.is_some() && !ends_at_once(&goodbye) => {
+                self.fault = Some(protocol(String::from("CLOSE in the middle of a message")));
             }
             Ok(control) => {
                 session.note(&control);
@@ -249,7 +304,7 @@ impl Inbox {
     pub fn cut(&mut self) -> bool {
         self.parse_all();
         let is_cut = self.has_unparsed();
-        self.store.truncate(self.whole);
+        self.forget_unfinished();
         self.fault = None;
         is_cut
     }
@@ -271,6 +326,14 @@ impl Inbox {
     /// Forgets the unfinished frame: nobody will look at the rest of it.
     pub fn forget_unfinished(&mut self) {
         self.store.truncate(self.whole);
+        if let Some(session) = &mut self.session {
+            session.assembly = None;
+        }
+    }
+
+    /// PARTs of a message have come, and not yet its end.
+    pub fn is_assembling(&self) -> bool {
+        self.session.as_ref().is_some_and(|session| session.assembly.is_some())
     }
 
     /// From now on what arrives is dropped and counted; whole messages that were read already stay.
@@ -302,7 +365,7 @@ impl Inbox {
 
     /// What its memory holds: the cost of the messages that wait, and the bytes behind them.
     pub fn held_cost(&self) -> u64 {
-        self.cost.saturating_add(u64::try_from(self.unparsed()).unwrap_or(u64::MAX))
+        self.cost.saturating_add(u64::try_from(self.unfinished()).unwrap_or(u64::MAX))
     }
 
     /// The number of the message at the front, and of the next one to arrive.
@@ -310,8 +373,8 @@ impl Inbox {
         (self.first, self.first.saturating_add(u64::try_from(self.count).unwrap_or(u64::MAX)))
     }
 
-    /// Bytes of the frame that is not whole yet, or was not parsed for want of room.
-    pub fn unparsed(&self) -> usize {
+    /// Bytes of the message or frame that is not whole yet, or was not parsed for want of room.
+    pub fn unfinished(&self) -> usize {
         self.store.len() - self.whole
     }
 
@@ -340,6 +403,40 @@ impl Inbox {
     fn front_length(&self) -> Option<usize> {
         let header = self.store.first_chunk::<HEADER>()?;
         usize::try_from(u32::from_be_bytes(*header)).ok()
+    }
+
+    /// Where the unparsed bytes begin: behind the whole messages and what has come of the next.
+    fn parsed(&self) -> usize {
+        let assembly = self.session.as_ref().and_then(|session| session.assembly);
+        self.whole + assembly.map_or(0, |assembly| HEADER + assembly.present)
+    }
+
+    /// A piece of a message of `length` bytes lies there; it moves to where the message will lie.
+    fn assemble(&mut self, length: usize, piece: Range<usize>) {
+        let Some(session) = &mut self.session else { return };
+        let assembly = session.assembly.get_or_insert(Assembly { length, present: 0 });
+        let place = self.whole + HEADER + assembly.present;
+        assembly.present += piece.len();
+        // The first piece stands behind a header and a length, so there is room for the header.
+        self.store.copy_within(piece, place);
+        if let Some(header) = self.store.get_mut(self.whole..self.whole + HEADER) {
+            header.copy_from_slice(&classic::encode_header(length));
+        }
+    }
+
+    /// The last piece lies there: the message is whole; returns where the next frame begins.
+    fn complete(&mut self, last: Range<usize>) -> usize {
+        let Some(assembly) = self.session.as_ref().and_then(|session| session.assembly) else {
+            return last.end;
+        };
+        let end = last.end;
+        self.assemble(assembly.length, last);
+        if let Some(session) = &mut self.session {
+            session.assembly = None;
+        }
+        let before = self.store.len();
+        self.receive(self.whole, assembly.length);
+        end - (before - self.store.len())
     }
 
     /// A whole message lies at `at`; returns where the next frame begins.
@@ -391,12 +488,13 @@ impl Inbox {
 
     /// Moves the unparsed rest down over heartbeats and dropped messages.
     fn close_gap(&mut self, at: usize) {
-        if at == self.whole {
+        let parsed = self.parsed();
+        if at == parsed {
             return;
         }
         let rest = self.store.len() - at;
-        self.store.copy_within(at.., self.whole);
-        self.store.truncate(self.whole + rest);
+        self.store.copy_within(at.., parsed);
+        self.store.truncate(parsed + rest);
     }
 }
 
@@ -405,7 +503,45 @@ fn ends_at_once(goodbye: &Goodbye) -> bool {
     matches!(goodbye.code, wire::close::FAULT | wire::close::ABORTED | wire::close::VOID)
 }
 
+impl Assembly {
+    /// The ordinary frame that ends it has this length.
+    fn expect_last(&self, length: usize) -> Result<(), Fault> {
+        if self.present + length == self.length {
+            return Ok(());
+        }
+        Err(not_adding_up(self.present + length, self.length))
+    }
+}
+
+fn not_adding_up(present: usize, length: usize) -> Fault {
+    protocol(format!("the pieces of a message of {length} bytes have {present}"))
+}
+
 impl Session {
+    /// A PART of `body` bytes lies there, of which `bytes` have come; None while it cannot be judged.
+    fn piece(&self, bytes: &[u8], body: usize, max_size: usize) -> Result<Option<Next>, Fault> {
+        if body == 0 {
+            return Err(protocol(String::from("an empty PART")));
+        }
+        if let Some(Assembly { length, present }) = self.assembly {
+            let is_within = present + body <= length;
+            let piece = Next::Piece { length, prefix: 0, body };
+            return if is_within { Ok(Some(piece)) } else { Err(not_adding_up(present + body, length)) };
+        }
+        self.admit()?;
+        let Some(present) = body.checked_sub(HEADER) else {
+            return Err(protocol(String::from("the first PART has no room for the length")));
+        };
+        let Some(length) = bytes.first_chunk::<HEADER>() else {
+            return Ok(None);
+        };
+        let length = wire::message_length(u32::from_be_bytes(*length), max_size)?;
+        if present > length {
+            return Err(not_adding_up(present, length));
+        }
+        Ok(Some(Next::Piece { length, prefix: HEADER, body }))
+    }
+
     /// A message's header lies there.
     fn admit(&self) -> Result<(), Fault> {
         if !self.has_begun {
@@ -489,7 +625,7 @@ mod tests {
             let heartbeats: u64 = stream.chunks(step).map(|chunk| inbox.feed(chunk).controls).sum();
             assert_eq!(heartbeats, 39);
             assert_eq!(take_all(&mut inbox), messages);
-            assert_eq!(inbox.unparsed(), 0);
+            assert_eq!(inbox.unfinished(), 0);
         }
     }
 
@@ -628,5 +764,130 @@ mod tests {
         assert!(late.fault().is_none() && late.has_begun());
         late.feed(&frame(b"x"));
         assert!(late.fault().is_some());
+    }
+
+    /// A message of these pieces, each in its frame; the first begins with the length.
+    fn in_parts(payload: &[u8], cuts: &[usize]) -> Vec<u8> {
+        let body = [&u32::try_from(payload.len()).unwrap().to_be_bytes()[..], payload].concat();
+        let (mut frames, mut from) = (Vec::new(), 0);
+        for cut in cuts {
+            wire::encode(wire::PART, &[&body[from..*cut]], &mut frames);
+            from = *cut;
+        }
+        frames.extend(encode_header(body.len() - from));
+        frames.extend(&body[from..]);
+        frames
+    }
+
+    fn begun(max_size: usize) -> Inbox {
+        let limits = Buffer { policy: Policy::Fixed, count: 9, max_bytes: 1 << 20 };
+        let mut inbox = Inbox::new(limits, max_size, Protocol::Native);
+        inbox.begin_session(1 << 20);
+        let mut ack = Vec::new();
+        wire::encode_ack(wire::Numbers::default(), &mut ack);
+        inbox.feed(&ack);
+        inbox
+    }
+
+    #[test]
+    fn a_message_in_parts_is_one_message() {
+        let payload: Vec<u8> = (0..40).collect();
+        let mut ask = Vec::new();
+        wire::encode_ask(&mut ask);
+        for cuts in [&[4][..], &[5, 20, 43], &[30, 44], &[44]] {
+            let stream = [&in_parts(&payload, cuts)[..], &encode_header(2), b"ab"].concat();
+            for step in 1..stream.len() {
+                let mut inbox = begun(40);
+                for bytes in stream.chunks(step) {
+                    inbox.feed(bytes);
+                    assert_eq!(inbox.fault(), None, "{cuts:?} {step}");
+                }
+                assert_eq!((inbox.front(), inbox.received()), (Some(&payload[..]), 2));
+                assert_eq!(inbox.incoming().unwrap().numbers().consumed, 0);
+                inbox.pop();
+                assert_eq!((inbox.front(), inbox.unfinished()), (Some(&b"ab"[..]), 0));
+                assert_eq!(inbox.incoming().unwrap().numbers().consumed, 1, "numbered once");
+            }
+        }
+    }
+
+    #[test]
+    fn what_may_stand_between_parts_is_heard_there() {
+        let payload = [7; 40];
+        let frames = in_parts(&payload, &[20, 30]);
+        let at = 4 + 20;
+        for kind in [wire::PING, wire::PONG, wire::ACK, wire::ASK, wire::MOVE, 0x40, 0x7f] {
+            let mut inbox = begun(40);
+            let mut between = Vec::new();
+            wire::encode(kind, &[&[0; 24]], &mut between);
+            inbox.feed(&[&frames[..at], &between, &frames[at..]].concat());
+            assert_eq!((inbox.fault(), inbox.front()), (None, Some(&payload[..])), "{kind}");
+        }
+        for code in 0..7_u16 {
+            let mut inbox = begun(40);
+            let mut between = Vec::new();
+            wire::encode_close(&Goodbye { code, words: String::new() }, &mut between);
+            inbox.feed(&[&frames[..at], &between].concat());
+            assert_eq!(inbox.fault().is_none(), [2, 3, 5].contains(&code), "{code}");
+        }
+    }
+
+    #[test]
+    fn parts_that_do_not_add_up_are_found_at_the_header_that_shows_it() {
+        let part = |body: &[u8]| {
+            let mut frame = Vec::new();
+            wire::encode(wire::PART, &[body], &mut frame);
+            frame
+        };
+        let first = part(&[0, 0, 0, 10, 1, 2, 3]);
+        let fault = |bytes: &[u8]| {
+            let mut inbox = begun(40);
+            inbox.feed(bytes);
+            inbox.fault().map(|fault| fault.reason)
+        };
+        assert_eq!(fault(&first), None);
+        assert_eq!(fault(&[&first[..], &part(&[0; 8])[..4]].concat()), Some(Reason::Protocol));
+        assert_eq!(fault(&[&first[..], &part(&[0; 7])[..4]].concat()), None);
+        for last in [0, 6, 8, 11] {
+            assert_eq!(fault(&[&first[..], &encode_header(last)].concat()), Some(Reason::Protocol), "{last}");
+        }
+        assert_eq!(fault(&[&first[..], &encode_header(7)].concat()), None);
+        assert_eq!(fault(&part(&[])), Some(Reason::Protocol), "an empty PART");
+        assert_eq!(fault(&[&first[..], &part(&[])].concat()), Some(Reason::Protocol), "an empty PART");
+        for short in 1..4 {
+            assert_eq!(fault(&part(&[0; 3][..short.min(3)])[..4]), Some(Reason::Protocol), "no room for the length");
+        }
+        assert_eq!(fault(&part(&[0, 0, 0, 2, 1, 2, 3])[..8]), Some(Reason::Protocol));
+        // Nothing is kept for what only was announced.
+        assert_eq!(fault(&part(&[0, 0, 0, 41, 1])[..8]), Some(Reason::TooLarge));
+        assert_eq!(fault(&part(&[0x08, 0, 0, 0, 1])[..8]), Some(Reason::TooLarge));
+    }
+
+    #[test]
+    fn a_break_drops_the_pieces_of_an_unfinished_message() {
+        let frames = in_parts(&[7; 40], &[20, 30]);
+        let mut inbox = begun(40);
+        inbox.feed(&[&encode_header(1)[..], b"x", &frames[..50]].concat());
+        assert!(inbox.is_assembling() && inbox.cut());
+        assert_eq!((inbox.is_assembling(), inbox.unfinished(), inbox.waiting()), (false, 0, 1));
+        inbox.resume_session(1 << 20);
+        let mut ack = Vec::new();
+        wire::encode_ack(wire::Numbers::default(), &mut ack);
+        inbox.feed(&[&ack[..], &frames].concat());
+        assert_eq!((inbox.fault(), inbox.waiting(), inbox.received()), (None, 2, 2));
+    }
+
+    #[test]
+    fn credit_is_tested_at_the_first_part_and_paid_once() {
+        let limits = Buffer { policy: Policy::Fixed, count: 9, max_bytes: 100 };
+        let mut inbox = Inbox::new(limits, 1000, Protocol::Native);
+        inbox.begin_session(1 << 20);
+        let mut ack = Vec::new();
+        wire::encode_ack(wire::Numbers::default(), &mut ack);
+        inbox.feed(&ack);
+        inbox.feed(&in_parts(&[7; 500], &[20, 30, 300]));
+        assert_eq!((inbox.fault(), inbox.waiting(), inbox.held_cost()), (None, 1, 564));
+        inbox.feed(&in_parts(&[7; 5], &[5])[..4]);
+        assert!(inbox.fault().is_some(), "beyond the credit, and found at its first header");
     }
 }

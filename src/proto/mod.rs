@@ -17,8 +17,11 @@ pub mod inbox;
 pub mod liveness;
 pub mod options;
 pub mod outbox;
+pub mod receipts;
 pub mod sender;
 pub mod session;
+pub mod sessions;
+pub mod standing;
 pub mod wire;
 
 /// Monotonic time since an origin that the caller chooses; only differences mean anything.

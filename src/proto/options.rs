@@ -16,6 +16,10 @@ pub const MAX_SIZE: u64 = 16 << 20;
 pub const BUFFER_COUNT: u64 = 65_536;
 pub const BUFFER_BYTES: u64 = 4 << 20;
 pub const ACCEPT_BUFFER: u64 = 128;
+pub const SESSION_TIMEOUT: f64 = 120.0;
+pub const MAX_SESSIONS: u64 = 10_000;
+pub const MAX_HELD_BYTES: u64 = 256 << 20;
+pub const ON_NEW_SESSION: OnNewSession = OnNewSession::Redeliver;
 pub const NODELAY: bool = true;
 pub const CORK: bool = true;
 pub const PROTOCOL: Protocol = Protocol::Native;
@@ -52,6 +56,28 @@ impl Protocol {
     /// The shortest message that it can carry.
     pub fn least_size(self) -> usize {
         usize::from(self == Self::Classic)
+    }
+}
+
+/// What a dialler does with what it had begun in a session that is gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum OnNewSession {
+    /// It goes again, in front of everything newer.
+    Redeliver,
+    /// It is dropped and counted.
+    Discard,
+}
+
+impl OnNewSession {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Redeliver => "redeliver",
+            Self::Discard => "discard",
+        }
+    }
+
+    pub fn named(name: &str) -> Option<Self> {
+        [Self::Redeliver, Self::Discard].into_iter().find(|choice| choice.name() == name)
     }
 }
 
@@ -148,6 +174,10 @@ pub struct Options {
     pub protocol: Protocol,
     /// None: the first break or failed dial ends the handle. Means nothing on an accepted connection.
     pub reconnect: Option<Retry>,
+    /// Means nothing on an accepted connection.
+    pub on_new_session: OnNewSession,
+    /// How long an accepted connection waits for its dialler's return; zero: it ends with its link.
+    pub session_timeout: Duration,
     pub name: Option<String>,
 }
 
@@ -165,6 +195,8 @@ pub struct Settings {
     pub cork: bool,
     pub protocol: Protocol,
     pub reconnect: Option<Retry>,
+    pub on_new_session: OnNewSession,
+    pub session_timeout: f64,
     pub name: Option<String>,
 }
 
@@ -185,6 +217,8 @@ impl Settings {
             cork: self.cork,
             protocol: self.protocol,
             reconnect: self.reconnect,
+            on_new_session: self.on_new_session,
+            session_timeout: session_timeout(self.session_timeout)?,
             name: self.name,
         })
     }
@@ -210,8 +244,31 @@ impl Default for Settings {
             cork: CORK,
             protocol: PROTOCOL,
             reconnect: retry.ok(),
+            on_new_session: ON_NEW_SESSION,
+            session_timeout: SESSION_TIMEOUT,
             name: None,
         }
+    }
+}
+
+/// What a listener holds of sessions whose links are gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Holding {
+    pub session_timeout: Duration,
+    pub max_sessions: usize,
+    /// All their buffers together.
+    pub max_held_bytes: u64,
+}
+
+impl Holding {
+    /// # Errors
+    /// When the timeout is negative or a limit is not positive.
+    pub fn new(session_timeout: f64, max_sessions: i64, max_held_bytes: i64) -> Result<Self, Invalid> {
+        Ok(Self {
+            session_timeout: self::session_timeout(session_timeout)?,
+            max_sessions: size("max_sessions", max_sessions)?,
+            max_held_bytes: positive("max_held_bytes", max_held_bytes)?,
+        })
     }
 }
 
@@ -224,6 +281,17 @@ pub fn seconds(name: &str, value: f64) -> Result<Duration, Invalid> {
         Ok(duration) if duration > Duration::ZERO && value <= LONGEST => Ok(duration),
         // As Python writes it: NaN is nan there.
         _ => Err(Invalid(format!("{name} must be above 0 and at most {LONGEST} s, not {value} s").to_lowercase())),
+    }
+}
+
+/// Zero: a session lasts as long as its link.
+fn session_timeout(value: f64) -> Result<Duration, Invalid> {
+    if value == 0.0 {
+        return Ok(Duration::ZERO);
+    }
+    match seconds("session_timeout", value) {
+        Err(_) if value <= 0.0 => Err(Invalid(format!("session_timeout must be at least 0 s, not {value} s"))),
+        checked => checked,
     }
 }
 
@@ -296,6 +364,10 @@ mod tests {
         assert!(Retry::new(1.0, 0.5, 2.0, Jitter::Full).is_err());
         assert!(Retry::new(1.0, 2.0, 0.5, Jitter::Full).is_err());
         assert!(Retry::new(f64::NAN, 2.0, 0.5, Jitter::Full).is_err());
+        for (timeout, sessions, bytes) in [(-1.0, 1, 1), (f64::NAN, 1, 1), (1.0, 0, 1), (1.0, 1, 0)] {
+            assert!(Holding::new(timeout, sessions, bytes).is_err(), "{timeout} {sessions} {bytes}");
+        }
+        assert!(Holding::new(0.0, 1, 1).is_ok());
     }
 
     #[test]

@@ -3,11 +3,19 @@
 //! one call. On the original's wire nothing is ever confirmed: a message is gone once its last byte was
 //! handed over, so of the begun zone only a frame that is partly written is left.
 //!
+//! A message above 256 KiB lies here as the PARTs in which it travels, so that whatever may stand between
+//! them can: what is partly written is offered up to the end of a PART, and then the rest.
+//!
+//! On ours a border divides the begun zone: what stands behind it goes out again. A resume moves it to
+//! what the peer has received; a new session, in which nothing is received yet, to the front.
+//!
 //! 1. `a_half_written_frame_goes_again_whole_after_a_break`, on the original's wire.
 //! 2. `sliding_discards_the_oldest_that_was_not_begun`
 //! 3. `order_is_kept_whatever_the_kernel_takes`
 //! 4. `what_is_begun_stays_until_it_is_confirmed`, on ours.
-//! 5. `what_was_begun_and_not_confirmed_is_lost_with_its_session`, and counted.
+//! 5. `what_was_begun_and_not_confirmed_is_lost_with_its_session`, and counted, if it is not to be redelivered.
+//! 6. `a_resume_goes_on_at_what_the_peer_has_received`
+//! 7. `what_is_redelivered_goes_first_in_order_and_stands_outside_the_limits`
 
 use bytes::{Buf, BytesMut};
 
@@ -15,17 +23,25 @@ use super::classic::{HEADER, encode_header};
 use super::cost;
 use super::events::Fault;
 use super::hello::Agreement;
-use super::options::{Buffer, Policy, Protocol};
+use super::options::{Buffer, OnNewSession, Policy, Protocol};
+use super::receipts::{Goal, Receipts, Ticket};
 use super::session::Outgoing;
-use super::wire::protocol;
+use super::wire::{self, MAX_PART, protocol};
 
 #[derive(Debug)]
 pub struct Outbox {
     protocol: Protocol,
     /// Begun, the oldest first.
     begun: BytesMut,
-    /// Bytes of `begun` that this link's kernel buffer has taken.
+    /// Bytes of `begun` that this link's kernel buffer has taken, or the peer had before.
     begun_written: usize,
+    /// Where the border stands: whole frames before it were begun on this link or received before.
+    border: usize,
+    /// Where the last message before the border begins.
+    last: usize,
+    part: usize,
+    /// Messages in `begun`.
+    begun_count: u64,
     /// How many messages had entered before the one that is partly written.
     begun_behind: u64,
     flow: Outgoing,
@@ -39,6 +55,17 @@ pub struct Outbox {
     confirmed: u64,
     dropped: u64,
     lost: u64,
+    redelivered: u64,
+    receipts: Receipts,
+}
+
+/// What becomes of messages that were begun in a session that is gone.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Carried {
+    /// They go again.
+    pub redelivered: u64,
+    /// They do not, or are too large now.
+    pub lost: u64,
 }
 
 /// The answer to `push`.
@@ -57,6 +84,10 @@ impl Outbox {
             protocol,
             begun: BytesMut::new(),
             begun_written: 0,
+            border: 0,
+            last: 0,
+            part: MAX_PART,
+            begun_count: 0,
             begun_behind: 0,
             flow: Outgoing::default(),
             waiting: BytesMut::new(),
@@ -68,18 +99,57 @@ impl Outbox {
             confirmed: 0,
             dropped: 0,
             lost: 0,
+            redelivered: 0,
+            receipts: Receipts::default(),
         }
     }
 
-    /// A session begins; returns how many messages are lost with the one before, or too large for this.
-    pub fn begin_session(&mut self, agreement: &Agreement) -> u64 {
-        let lost = self.unconfirmed();
-        self.begun.clear();
-        self.begun_written = 0;
+    /// A session begins: what was begun in the one before and not confirmed goes again or is lost, and
+    /// what is too large for this one is lost.
+    pub fn begin_session(&mut self, agreement: &Agreement, choice: OnNewSession) -> Carried {
+        let mut lost = 0;
+        if choice == OnNewSession::Discard {
+            lost = std::mem::take(&mut self.begun_count);
+            self.receipts.discard(lost);
+            self.begun.clear();
+        }
+        let (large, _) = drop_larger_than(&mut self.begun, agreement.max_size);
+        self.receipts.shrink_begun(&large);
+        let count = u64::try_from(large.len()).unwrap_or(u64::MAX);
+        self.begun_count -= count;
+        let (large, dropped_cost) = drop_larger_than(&mut self.waiting, agreement.max_size);
+        self.receipts.shrink_waiting(&large);
+        let dropped = u64::try_from(large.len()).unwrap_or(u64::MAX);
+        self.count -= usize::try_from(dropped).unwrap_or(usize::MAX);
+        self.cost = self.cost.saturating_sub(dropped_cost);
+        (self.begun_written, self.border) = (0, 0);
         self.flow.begin_session(agreement, self.limits.max_bytes);
-        let lost = lost.saturating_add(self.drop_larger_than(agreement.max_size));
-        self.lost = self.lost.saturating_add(lost);
-        lost
+        let carried = Carried { redelivered: self.begun_count, lost: lost + count + dropped };
+        self.lost = self.lost.saturating_add(carried.lost);
+        self.redelivered = self.redelivered.saturating_add(carried.redelivered);
+        carried
+    }
+
+    /// Another link carries the same session: goes on at what the peer has received, a number that was
+    /// held against what is possible.
+    pub fn resume(&mut self, agreement: &Agreement) {
+        let count = agreement.received.saturating_sub(self.flow.confirmed()).min(self.begun_count);
+        let (mut at, mut sum) = (0, 0_u64);
+        for _ in 0..count {
+            let frame = frame_at(&self.begun, at).expect("what was begun and not confirmed lies here");
+            sum = sum.saturating_add(frame.cost());
+            at += frame.bytes;
+        }
+        (self.begun_written, self.border) = (at, at);
+        self.receipts.receive(count);
+        self.flow.resume(agreement, self.limits.max_bytes, count, sum);
+    }
+
+    /// The session is over and so many of its messages were consumed; impossible values settle nothing.
+    pub fn settle(&mut self, consumed: u64) {
+        if (self.flow.confirmed()..=self.flow.ever_begun()).contains(&consumed) {
+            self.take_confirmed(consumed);
+        }
     }
 
     /// Appends a message.
@@ -99,19 +169,56 @@ impl Outbox {
         self.entered += 1;
         self.count += 1;
         self.cost = self.cost.saturating_add(cost(payload.len()));
-        self.waiting.extend_from_slice(&encode_header(payload.len()));
-        self.waiting.extend_from_slice(payload);
+        if self.is_large(payload.len()) {
+            encode_parts(payload, self.part, &mut self.waiting);
+        } else {
+            self.waiting.extend_from_slice(&encode_header(payload.len()));
+            self.waiting.extend_from_slice(payload);
+        }
         Push::Accepted
     }
 
-    /// Whether a message may go to the kernel past the queue.
-    pub fn may_pass(&self) -> bool {
-        self.is_empty() && self.may_begin()
+    /// A receipt of the message that entered last and was not refused.
+    pub fn want(&mut self, goal: Goal) -> Ticket {
+        match self.waiting_count().checked_sub(1) {
+            Some(last) => self.receipts.want_waiting(last, goal),
+            None => self.receipts.want_begun(self.begun_count.saturating_sub(1), goal),
+        }
+    }
+
+    pub fn receipts(&mut self) -> &mut Receipts {
+        &mut self.receipts
+    }
+
+    /// The place behind the last message that was handed over whole.
+    pub fn place_handed_over(&self) -> u64 {
+        let written = self.flow.begun().saturating_sub(self.flow.confirmed());
+        self.receipts.place(written - u64::from(self.begun_written < self.border).min(written))
+    }
+
+    /// Whether somebody waits to hear that a message was received which was handed over behind `place`.
+    pub fn wants_receipt_behind(&self, place: u64) -> bool {
+        self.receipts.wants_receipt(place, self.place_handed_over())
+    }
+
+    /// Whether a message of this length may go to the kernel past the queue.
+    pub fn may_pass(&self, length: usize) -> bool {
+        self.is_empty() && self.may_begin() && !self.is_large(length)
+    }
+
+    /// Messages travel in pieces of this size, if they are longer; for tests.
+    pub fn set_part(&mut self, part: usize) {
+        self.part = part.clamp(HEADER + 1, MAX_PART);
+    }
+
+    fn is_large(&self, length: usize) -> bool {
+        self.protocol == Protocol::Native && length > self.part
     }
 
     /// A message that went past the queue: the kernel took `written` bytes of its frame, at least one.
     pub fn passed(&mut self, payload: &[u8], written: usize) {
         debug_assert!(self.is_empty(), "a message may only pass an empty outbox");
+        self.last = self.begun.len();
         self.accepted += 1;
         self.entered += 1;
         let frame = HEADER + payload.len();
@@ -124,42 +231,69 @@ impl Outbox {
         } else {
             self.flow.begin(cost(payload.len()));
         }
+        self.begun_count += 1;
         self.begun.extend_from_slice(&encode_header(payload.len()));
         self.begun.extend_from_slice(payload);
         self.begun_written = self.begun.len() - (frame - written.min(frame));
+        self.border = self.begun.len();
     }
 
-    /// The rest of the frame that is partly written.
+    /// The rest of the frame that is partly written: of a message in PARTs that of one PART.
     pub fn rest(&self) -> &[u8] {
-        self.begun.get(self.begun_written..).unwrap_or_default()
+        self.begun.get(self.begun_written..self.end_of_frame()).unwrap_or_default()
     }
 
-    /// The first so many bytes of the waiting zone.
-    pub fn waiting(&self, bytes: usize) -> &[u8] {
-        self.waiting.get(..bytes).unwrap_or_default()
+    fn end_of_frame(&self) -> usize {
+        let frame = frame_at(&self.begun, self.last).filter(|_| self.begun_written < self.border);
+        let piece = frame.and_then(|frame| frame.piece);
+        piece.map_or(self.border, |piece| {
+            let pieces = (self.begun_written - self.last).div_ceil(piece);
+            (self.last + pieces * piece).min(self.border)
+        })
     }
 
-    pub fn waiting_bytes(&self) -> usize {
-        self.waiting.len()
+    /// The PARTs behind `rest`, of the same message.
+    fn continuing(&self) -> &[u8] {
+        self.begun.get(self.end_of_frame()..self.border).unwrap_or_default()
     }
 
-    /// So many bytes of the waiting zone may be begun now: whole frames.
+    /// The first so many bytes of what is to be begun next: first what goes again, then what waits.
+    pub fn next(&self, bytes: usize) -> &[u8] {
+        self.unbegun().get(..bytes).unwrap_or_default()
+    }
+
+    /// Bytes that were not begun on this link.
+    pub fn unbegun_bytes(&self) -> usize {
+        self.continuing().len() + self.again().len() + self.waiting.len()
+    }
+
+    /// So many bytes may be begun now: whole messages, of what goes again or of what waits; or the rest
+    /// of one that is under way.
     pub fn beginnable_bytes(&self) -> usize {
+        self.plan().0
+    }
+
+    /// The same, and whether nothing more could be begun behind them.
+    pub fn plan(&self) -> (usize, bool) {
+        let (continuing, again) = (self.continuing().len(), self.again().len());
+        if continuing > 0 {
+            return (continuing, (again == 0 && self.waiting.is_empty()) || !self.flow.may_begin());
+        }
         let is_free = self.protocol == Protocol::Classic;
-        if is_free || self.flow.may_begin_all(self.waiting_count(), self.cost) {
-            return self.waiting.len();
+        if is_free || (again == 0 && self.flow.may_begin_all(self.waiting_count(), self.cost)) {
+            return (self.waiting.len(), true);
         }
         let (mut flow, mut at) = (self.flow, 0);
-        while let Some(frame) = self.frame_at(at).filter(|_| flow.may_begin()) {
-            flow.begin(cost(frame - HEADER));
-            at += frame;
+        while let Some(frame) = frame_at(self.unbegun(), at).filter(|_| flow.may_begin()) {
+            flow.begin(frame.cost());
+            at += frame.bytes;
         }
-        at
+        (at, again == 0 || self.waiting.is_empty() || !flow.may_begin())
     }
 
     /// The kernel took `written` bytes of the rest and what may be begun.
     pub fn wrote(&mut self, written: usize) {
-        let rest = self.begun.len() - self.begun_written;
+        let rest = self.border - self.begun_written;
         if written < rest {
             self.begun_written += written;
             return;
@@ -167,15 +301,34 @@ impl Outbox {
         if rest > 0 {
             self.finish_begun();
         }
-        self.begin(written - rest);
+        match written - rest {
+            0 => {}
+            written if self.again().is_empty() => self.begin(written),
+            written => self.begin_again(written),
+        }
+    }
+
+    /// The kernel took `written` bytes of what goes again.
+    fn begin_again(&mut self, written: usize) {
+        let end = self.border + written;
+        while let Some(frame) = frame_at(&self.begun, self.border).filter(|_| self.border < end) {
+            self.flow.begin(frame.cost());
+            self.last = self.border;
+            self.border += frame.bytes;
+        }
+        self.begun_written = end;
+        // It counts as handed over since it was for the first time.
+        self.begun_behind = self.waiting_behind();
     }
 
     /// The kernel took `written` bytes of the waiting zone.
     fn begin(&mut self, written: usize) {
         let (mut whole, mut at) = (0, 0);
+        let mut last = 0;
         while let Some(frame) = self.frame_at(at).filter(|_| at < written) {
             self.forget(frame);
-            at += frame;
+            last = at;
+            at += frame.bytes;
             if at <= written {
                 whole = at;
                 self.confirmed += u64::from(self.protocol == Protocol::Classic);
@@ -183,13 +336,17 @@ impl Outbox {
                 self.begun_behind = self.waiting_behind() - 1;
             }
             if self.protocol == Protocol::Native {
-                self.flow.begin(cost(frame - HEADER));
+                self.flow.begin(frame.cost());
+                self.receipts.begin(self.begun_count);
+                self.begun_count += 1;
             }
         }
         let from = if self.protocol == Protocol::Native { 0 } else { whole };
+        self.last = self.begun.len() + last.saturating_sub(from);
         self.begun.extend_from_slice(self.waiting.get(from..at).unwrap_or_default());
         self.waiting.advance(at);
         self.begun_written = self.begun.len() - (at - written.min(at));
+        self.border = self.begun.len();
     }
 
     /// The peer's application has taken the messages before `number`, and grants `credit`.
@@ -197,32 +354,53 @@ impl Outbox {
     /// # Errors
     /// `PROTOCOL` when that was never written.
     pub fn confirm(&mut self, number: u64, credit: u64) -> Result<(), Fault> {
-        let is_unfinished = self.begun_written < self.begun.len();
+        let is_unfinished = self.begun_written < self.border;
         let written = self.flow.begun() - u64::from(is_unfinished);
         if number > written {
             return Err(protocol(format!("{number} messages confirmed, {written} were sent")));
         }
-        let mut bytes = 0;
-        while self.flow.confirmed() < number {
-            let frame = frame_at(&self.begun, bytes).expect("what was begun and not confirmed lies here");
-            self.flow.confirm(cost(frame - HEADER));
-            self.confirmed += 1;
-            bytes += frame;
-        }
-        self.begun.advance(bytes);
-        self.begun_written -= bytes;
+        self.take_confirmed(number);
         self.flow.grant(credit);
         Ok(())
     }
 
-    /// The link broke: on the original's wire a half-written message goes again whole.
-    pub fn rewind(&mut self) {
-        self.begun_written = if self.protocol == Protocol::Classic { 0 } else { self.begun.len() };
+    fn take_confirmed(&mut self, number: u64) {
+        let mut bytes = 0;
+        while self.flow.confirmed() < number {
+            let frame = frame_at(&self.begun, bytes).expect("what was begun and not confirmed lies here");
+            self.flow.confirm(frame.cost());
+            self.receipts.confirm();
+            self.confirmed += 1;
+            self.begun_count -= 1;
+            bytes += frame.bytes;
+        }
+        self.begun.advance(bytes);
+        self.begun_written = self.begun_written.saturating_sub(bytes);
+        self.border = self.border.saturating_sub(bytes);
+        self.last = self.last.saturating_sub(bytes);
     }
 
-    /// Nothing waits and nothing is half written.
+    /// The link broke: on the original's wire a half-written message goes again whole. On ours the next
+    /// greeting says what goes again; until then nothing is half written.
+    pub fn rewind(&mut self) {
+        self.border = self.begun.len();
+        self.begun_written = if self.protocol == Protocol::Classic { 0 } else { self.border };
+    }
+
+    /// Nothing waits, nothing goes again and nothing is half written.
     pub fn is_empty(&self) -> bool {
         self.waiting.is_empty() && self.begun_written == self.begun.len()
+    }
+
+    /// What goes out again, behind the border.
+    fn again(&self) -> &[u8] {
+        self.begun.get(self.border..).unwrap_or_default()
+    }
+
+    /// What is to be begun next.
+    fn unbegun(&self) -> &[u8] {
+        let zones = [self.continuing(), self.again()];
+        zones.into_iter().find(|zone| !zone.is_empty()).unwrap_or(&self.waiting)
     }
 
     /// Whether one more message may be begun.
@@ -238,7 +416,7 @@ impl Outbox {
 
     /// Messages begun that the peer's application is not known to have taken.
     pub fn unconfirmed(&self) -> u64 {
-        if self.protocol == Protocol::Classic { 0 } else { self.flow.begun() - self.flow.confirmed() }
+        if self.protocol == Protocol::Classic { 0 } else { self.begun_count }
     }
 
     /// Messages that entered the outbox, whatever became of them.
@@ -248,7 +426,7 @@ impl Outbox {
 
     /// How many messages had entered before the oldest that was not handed over whole.
     pub fn gone(&self) -> u64 {
-        if self.begun_written < self.begun.len() { self.begun_behind } else { self.waiting_behind() }
+        if self.begun_written < self.border { self.begun_behind } else { self.waiting_behind() }
     }
 
     /// Bytes that wait to be written, whether they may be begun or not.
@@ -288,6 +466,16 @@ impl Outbox {
         self.lost
     }
 
+    /// Carried into another session, each time anew.
+    pub fn redelivered(&self) -> u64 {
+        self.redelivered
+    }
+
+    /// Messages ever begun in this session.
+    pub fn ever_begun(&self) -> u64 {
+        self.flow.ever_begun()
+    }
+
     /// Gives back memory that an idle connection does not need.
     pub fn trim(&mut self) {
         if self.waiting.is_empty() && self.waiting.capacity() > 0 {
@@ -295,7 +483,7 @@ impl Outbox {
         }
         if self.begun.is_empty() && self.begun.capacity() > 0 {
             self.begun = BytesMut::new();
-            self.begun_written = 0;
+            (self.begun_written, self.border) = (0, 0);
         }
     }
 
@@ -309,59 +497,103 @@ impl Outbox {
 
     /// The frame that was partly written is whole.
     fn finish_begun(&mut self) {
-        self.begun_written = self.begun.len();
+        self.begun_written = self.border;
         if self.protocol == Protocol::Classic {
             self.confirmed += 1;
+            self.begun_count = 0;
             self.begun = BytesMut::new();
-            self.begun_written = 0;
+            (self.begun_written, self.border) = (0, 0);
         }
     }
 
-    /// The length of the waiting frame that begins at `at`.
-    fn frame_at(&self, at: usize) -> Option<usize> {
+    /// The waiting message that begins at `at`.
+    fn frame_at(&self, at: usize) -> Option<Frame> {
         frame_at(&self.waiting, at)
     }
 
     /// A waiting frame has left the waiting zone.
-    fn forget(&mut self, frame: usize) {
+    fn forget(&mut self, frame: Frame) {
         self.count -= 1;
-        self.cost = self.cost.saturating_sub(cost(frame - HEADER));
+        self.cost = self.cost.saturating_sub(frame.cost());
     }
 
     fn slide(&mut self) {
         while let Some(frame) = self.frame_at(0).filter(|_| !self.has_room()) {
-            self.waiting.advance(frame);
+            self.waiting.advance(frame.bytes);
             self.forget(frame);
+            self.receipts.slide();
             self.dropped += 1;
         }
     }
+}
 
-    /// The peer takes no message above `max_size`: those that were accepted before it said so are lost.
-    fn drop_larger_than(&mut self, max_size: usize) -> u64 {
-        let (mut at, mut lost) = (0, 0);
-        let mut kept = BytesMut::new();
-        while let Some(frame) = self.frame_at(at) {
-            if frame - HEADER > max_size {
-                if lost == 0 {
-                    kept.extend_from_slice(self.waiting.get(..at).unwrap_or_default());
-                }
-                lost += 1;
-                self.forget(frame);
-            } else if lost > 0 {
-                kept.extend_from_slice(self.waiting.get(at..at + frame).unwrap_or_default());
+/// The peer takes no message above `max_size`: takes those out, and says which and of what cost.
+fn drop_larger_than(frames: &mut BytesMut, max_size: usize) -> (Vec<u64>, u64) {
+    let (mut at, mut index, mut large, mut sum) = (0, 0, Vec::new(), 0_u64);
+    let mut kept = BytesMut::new();
+    while let Some(frame) = frame_at(frames, at) {
+        if frame.length > max_size {
+            if large.is_empty() {
+                kept.extend_from_slice(frames.get(..at).unwrap_or_default());
             }
-            at += frame;
+            large.push(index);
+            sum = sum.saturating_add(frame.cost());
+        } else if !large.is_empty() {
+            kept.extend_from_slice(frames.get(at..at + frame.bytes).unwrap_or_default());
         }
-        if lost > 0 {
-            self.waiting = kept;
-        }
-        lost
+        at += frame.bytes;
+        index += 1;
+    }
+    if !large.is_empty() {
+        *frames = kept;
+    }
+    (large, sum)
+}
+
+/// A message as it lies in a zone and goes over the wire, headers included.
+#[derive(Debug, Clone, Copy)]
+struct Frame {
+    bytes: usize,
+    length: usize,
+    /// One that travels in PARTs: the bytes of each but the last frame.
+    piece: Option<usize>,
+}
+
+impl Frame {
+    fn cost(&self) -> u64 {
+        cost(self.length)
     }
 }
 
-fn frame_at(frames: &[u8], at: usize) -> Option<usize> {
-    let header = frames.get(at..)?.first_chunk::<HEADER>()?;
-    usize::try_from(u32::from_be_bytes(*header)).ok().map(|length| HEADER + length)
+fn frame_at(frames: &[u8], at: usize) -> Option<Frame> {
+    let frames = frames.get(at..)?;
+    let word = |at: usize| frames.get(at..)?.first_chunk::<HEADER>().map(|word| u32::from_be_bytes(*word));
+    let size = |word: u32| usize::try_from(word).ok();
+    let header = word(0)?;
+    let Some(part) = wire::part_length(header) else {
+        let length = size(header)?;
+        return Some(Frame { bytes: HEADER + length, length, piece: None });
+    };
+    let length = size(word(HEADER)?)?;
+    // The length stands in front; the last frame is an ordinary one, and never empty.
+    let frames = (HEADER + length).div_ceil(part);
+    Some(Frame { bytes: HEADER + length + frames * HEADER, length, piece: Some(HEADER + part) })
+}
+
+/// Appends a message as PARTs of `part` bytes and a last frame.
+fn encode_parts(payload: &[u8], part: usize, into: &mut BytesMut) {
+    into.reserve(payload.len() + HEADER * (payload.len() / part + 3));
+    let (first, mut rest) = payload.split_at(part - HEADER);
+    into.extend_from_slice(&wire::part_header(part));
+    into.extend_from_slice(&encode_header(payload.len()));
+    into.extend_from_slice(first);
+    while let Some((piece, behind)) = rest.split_at_checked(part).filter(|(_, behind)| !behind.is_empty()) {
+        into.extend_from_slice(&wire::part_header(part));
+        into.extend_from_slice(piece);
+        rest = behind;
+    }
+    into.extend_from_slice(&encode_header(rest.len()));
+    into.extend_from_slice(rest);
 }
 
 #[cfg(test)]
@@ -375,7 +607,11 @@ mod tests {
     fn agreement(credit: u64) -> Agreement {
         Agreement {
             session: [1; 16],
+            token: [2; 16],
+            is_resumed: false,
+            received: 0,
             credit,
+            offered: 0,
             max_messages: 1000,
             hold: 1 << 20,
             max_size: 100,
@@ -386,7 +622,7 @@ mod tests {
 
     fn native(policy: Policy, count: usize, credit: u64) -> Outbox {
         let mut outbox = Outbox::new(Buffer { policy, count, max_bytes: 1 << 30 }, Protocol::Native);
-        outbox.begin_session(&agreement(credit));
+        outbox.begin_session(&agreement(credit), OnNewSession::Discard);
         outbox
     }
 
@@ -395,7 +631,7 @@ mod tests {
     }
 
     fn beginnable(outbox: &Outbox) -> &[u8] {
-        outbox.waiting(outbox.beginnable_bytes())
+        outbox.next(outbox.beginnable_bytes())
     }
 
     fn unsent(outbox: &Outbox) -> Vec<u8> {
@@ -520,7 +756,7 @@ mod tests {
         assert_eq!(beginnable(&outbox), [frame(&[0]), frame(&[1]), frame(&[2])].concat());
         outbox.wrote(beginnable(&outbox).len());
         assert_eq!((beginnable(&outbox).len(), outbox.queued(), outbox.unconfirmed()), (0, 2, 3));
-        assert!(!outbox.may_pass() && !outbox.may_begin());
+        assert!(!outbox.may_pass(1) && !outbox.may_begin());
         outbox.confirm(0, 5 * cost(1)).unwrap();
         assert_eq!(beginnable(&outbox), [frame(&[3]), frame(&[4])].concat());
     }
@@ -536,8 +772,101 @@ mod tests {
         outbox.rewind();
         assert!(outbox.rest().is_empty());
         assert_eq!((outbox.unconfirmed(), outbox.queued()), (2, 3));
-        assert_eq!(outbox.begin_session(&agreement(1000)), 3);
+        let carried = outbox.begin_session(&agreement(1000), OnNewSession::Discard);
+        assert_eq!(carried, Carried { redelivered: 0, lost: 3 });
         assert_eq!((outbox.lost(), outbox.unconfirmed(), outbox.queued()), (3, 0, 2));
         assert_eq!(unsent(&outbox), [frame(&[2]), frame(&[3])].concat());
+    }
+
+    #[test]
+    fn a_resume_goes_on_at_what_the_peer_has_received() {
+        // The third of four is half written; the peer confirmed one and has received two.
+        let mut outbox = native(Policy::Fixed, 100, cost(1) * 4);
+        for n in 0..6u8 {
+            outbox.push(&[n]);
+        }
+        outbox.wrote(frame(&[0]).len() * 2 + 3);
+        outbox.confirm(1, cost(1) * 4).unwrap();
+        outbox.rewind();
+        assert_eq!((outbox.unconfirmed(), outbox.queued(), outbox.ever_begun()), (2, 3, 3));
+        outbox.resume(&Agreement { received: 2, is_resumed: true, ..agreement(cost(1) * 4) });
+        assert!(outbox.rest().is_empty() && !outbox.may_pass(1));
+        assert_eq!(beginnable(&outbox), frame(&[2]), "whole, and before everything newer");
+        assert!(outbox.confirm(3, cost(1) * 4).is_err(), "it was not sent whole yet");
+        outbox.wrote(2);
+        assert_eq!(outbox.rest(), &frame(&[2])[2..]);
+        outbox.wrote(3);
+        assert_eq!(beginnable(&outbox), frame(&[3]), "four are granted");
+        assert_eq!((outbox.unconfirmed(), outbox.queued(), outbox.accepted()), (2, 3, 6));
+        outbox.confirm(3, cost(1) * 6).unwrap();
+        outbox.wrote(outbox.beginnable_bytes());
+        outbox.confirm(6, cost(1) * 9).unwrap();
+        assert_eq!((outbox.confirmed(), outbox.is_empty()), (6, true));
+    }
+
+    #[test]
+    fn what_is_redelivered_goes_first_in_order_and_stands_outside_the_limits() {
+        let mut outbox = native(Policy::Sliding, 2, 1000);
+        for n in 0..4u8 {
+            outbox.push(&[n]);
+            outbox.wrote(5);
+        }
+        outbox.confirm(1, 1000).unwrap();
+        outbox.rewind();
+        for n in 4..9u8 {
+            outbox.push(&[n]);
+        }
+        for _ in 0..3 {
+            let carried = outbox.begin_session(&agreement(1000), OnNewSession::Redeliver);
+            assert_eq!(carried, Carried { redelivered: 3, lost: 0 }, "counted again in each further session");
+            assert_eq!((outbox.unconfirmed(), outbox.queued(), outbox.dropped()), (3, 2, 3));
+            outbox.rewind();
+        }
+        outbox.begin_session(&agreement(1000), OnNewSession::Redeliver);
+        outbox.wrote(outbox.beginnable_bytes());
+        assert_eq!((outbox.unconfirmed(), outbox.ever_begun()), (3, 3));
+        assert_eq!(beginnable(&outbox), [frame(&[7]), frame(&[8])].concat());
+        outbox.wrote(outbox.beginnable_bytes());
+        outbox.confirm(5, 1000).unwrap();
+        assert_eq!((outbox.confirmed(), outbox.redelivered(), outbox.accepted()), (6, 12, 9));
+    }
+
+    #[test]
+    fn what_the_peer_says_of_a_session_that_is_over_settles_it() {
+        let mut outbox = native(Policy::Fixed, 100, 1000);
+        for n in 0..4u8 {
+            outbox.push(&[n]);
+        }
+        outbox.wrote(15);
+        outbox.rewind();
+        outbox.settle(4);
+        assert_eq!(outbox.unconfirmed(), 3, "what was never begun settles nothing");
+        outbox.settle(2);
+        assert_eq!((outbox.confirmed(), outbox.unconfirmed()), (2, 1));
+        outbox.settle(1);
+        assert_eq!(outbox.confirmed(), 2);
+        outbox.begin_session(&agreement(1000), OnNewSession::Redeliver);
+        assert_eq!(beginnable(&outbox), frame(&[2]));
+    }
+
+    #[test]
+    fn nothing_is_the_last_while_more_may_be_begun_behind_it() {
+        let mut outbox = native(Policy::Fixed, 100, 2 * cost(1) + 1);
+        outbox.push(&[0]);
+        outbox.wrote(5);
+        outbox.push(&[1]);
+        outbox.push(&[2]);
+        outbox.rewind();
+        outbox.resume(&agreement(1));
+        assert_eq!(outbox.plan(), (5, false), "what goes again, and behind it what waits");
+        outbox.wrote(5);
+        assert_eq!(outbox.plan(), (10, true), "as far as the credit reaches");
+        let mut large = native(Policy::Fixed, 100, 1000);
+        large.set_part(10);
+        large.push(&[7; 20]);
+        large.push(&[8]);
+        large.wrote(14);
+        assert!(large.rest().is_empty() && !large.is_empty(), "at the end of a PART");
+        assert!(!large.plan().1, "behind the rest of a message another may be begun");
     }
 }

@@ -1,6 +1,8 @@
 //! The writing half: messages that were accepted, the control frames between them, and when this side
 //! must say something. Decides what goes out next and in which order; the kernel says how much of it.
 
+use std::collections::VecDeque;
+
 use super::Moment;
 use super::account::Stats;
 use super::classic::{HEADER, HEARTBEAT};
@@ -8,8 +10,9 @@ use super::control::{After, Control, Messages};
 use super::events::{Fault, Reason};
 use super::hello::Agreement;
 use super::liveness::{Speaking, Stall};
-use super::options::{Options, Protocol};
-use super::outbox::{Outbox, Push};
+use super::options::{OnNewSession, Options, Protocol};
+use super::outbox::{Carried, Outbox, Push};
+use super::receipts::{Goal, Outcome, Ticket};
 use super::wire::{self, Goodbye, Numbers};
 
 #[derive(Debug)]
@@ -24,6 +27,13 @@ pub struct Sender {
     bytes: u64,
     /// Bytes of the waiting zone in the write that was composed last.
     planned: usize,
+    on_new_session: OnNewSession,
+    /// Behind how many messages, ever entered, an ASK stands that was not answered.
+    asked: Option<u64>,
+    /// PINGs of this link whose PONG proves that everything before a place was received.
+    proofs: VecDeque<(u64, u64)>,
+    /// Everything before this place is proved, or its PING is wanted or on its way.
+    pinged: u64,
 }
 
 impl Sender {
@@ -37,21 +47,52 @@ impl Sender {
             max_size: options.max_size,
             bytes: 0,
             planned: 0,
+            on_new_session: options.on_new_session,
+            asked: None,
+            proofs: VecDeque::new(),
+            pinged: 0,
         }
     }
 
-    /// A link is up: nothing was written on it yet. On our wire a session begins, of which our greeting
-    /// has `announced` the first numbers; returns how many messages are lost with the one before.
-    pub fn link_up(&mut self, agreement: Option<&Agreement>, announced: Numbers, now: Moment) -> u64 {
+    /// A link is up: nothing was written on it yet. On our wire a session begins or goes on; returns what
+    /// becomes of the messages that had been begun in one that is gone.
+    pub fn link_up(&mut self, agreement: Option<&Agreement>, now: Moment) -> Carried {
         self.speaking.spoke(now);
         self.stall.end();
         let Some(agreement) = agreement else {
-            return 0;
+            return Carried::default();
         };
         self.speaking.answer_to(agreement.heartbeat_timeout);
-        self.control.begin(announced);
+        let consumed = if agreement.is_resumed { self.control.announced().consumed } else { 0 };
+        self.control.begin(Numbers { consumed, credit: agreement.offered });
         self.max_size = agreement.max_size;
-        self.outbox.begin_session(agreement)
+        let carried = if agreement.is_resumed {
+            self.outbox.resume(agreement);
+            Carried::default()
+        } else {
+            self.outbox.begin_session(agreement, self.on_new_session)
+        };
+        self.proofs.clear();
+        self.pinged = self.outbox.place_handed_over();
+        if self.asked.is_some() && self.outbox.unconfirmed() + self.outbox.queued() > 0 {
+            self.ask();
+        }
+        carried
+    }
+
+    /// The session is over, and the peer has consumed so much of it; what cannot be settles nothing.
+    pub fn settle(&mut self, consumed: u64) {
+        self.outbox.settle(consumed);
+    }
+
+    /// Messages travel in pieces of this size, if they are longer; for tests.
+    pub fn set_part(&mut self, part: usize) {
+        self.outbox.set_part(part);
+    }
+
+    /// Messages ever begun in this session.
+    pub fn ever_begun(&self) -> u64 {
+        self.outbox.ever_begun()
     }
 
     /// The link is gone.
@@ -61,21 +102,64 @@ impl Sender {
         self.outbox.rewind();
     }
 
+    /// A receipt of the message that was sent last and not refused; on our wire only. Write then: PING or
+    /// ASK goes out behind it.
+    pub fn want(&mut self, goal: Goal) -> Ticket {
+        let ticket = self.outbox.want(goal);
+        match goal {
+            Goal::Received => self.prove(),
+            Goal::Consumed => self.ask(),
+        }
+        ticket
+    }
+
+    /// What became of the message, once; None while that is not known.
+    pub fn outcome(&mut self, ticket: Ticket) -> Option<Outcome> {
+        self.outbox.receipts().take(ticket)
+    }
+
+    /// Whether `outcome` has something to say.
+    pub fn has_outcome(&mut self, ticket: Ticket) -> bool {
+        self.outbox.receipts().is_known(ticket)
+    }
+
+    /// Nobody waits for it any more.
+    pub fn forget(&mut self, ticket: Ticket) {
+        self.outbox.receipts().forget(ticket);
+    }
+
+    /// A PING goes behind what was handed over, if somebody waits to hear that it was received.
+    fn prove(&mut self) {
+        if self.outbox.wants_receipt_behind(self.pinged) {
+            self.pinged = self.outbox.place_handed_over();
+            self.control.ping();
+        }
+    }
+
+    /// The kernel took so many bytes of the front; a PING among them stands behind what it had before.
+    fn wrote_front(&mut self, written: usize, now: Moment) {
+        let before = self.control.last_ping();
+        self.control.wrote_front(written, now);
+        if self.control.last_ping() != before && !self.outbox.receipts().is_idle() {
+            self.proofs.push_back((self.control.last_ping(), self.outbox.place_handed_over()));
+        }
+    }
+
     /// Appends a message.
     pub fn push(&mut self, payload: &[u8]) -> Push {
         self.outbox.push(payload)
     }
 
-    /// Whether a message may go to the kernel past the queue, behind `front`.
-    pub fn may_pass(&self) -> bool {
+    /// Whether a message of this length may go to the kernel past the queue, behind `front`.
+    pub fn may_pass(&self, length: usize) -> bool {
         let is_quiet = self.control.rest().is_empty() && !self.control.is_bound_to_messages();
-        is_quiet && self.outbox.may_pass()
+        is_quiet && self.outbox.may_pass(length)
     }
 
     /// Drafts what goes out in front of a message that passes the queue.
     pub fn compose_front(&mut self, numbers: Numbers) {
         if self.protocol == Protocol::Native {
-            self.control.draft(Messages { are_some: true, are_all: false }, numbers);
+            self.control.draft(Messages { are_some: true, are_all: false, are_last: false }, numbers);
         }
     }
 
@@ -87,7 +171,7 @@ impl Sender {
     pub fn passed(&mut self, payload: &[u8], written: usize, now: Moment) {
         let front = self.control.in_front().len();
         if front > 0 {
-            self.control.wrote_front(written.min(front), now);
+            self.wrote_front(written.min(front), now);
         }
         match written.saturating_sub(front) {
             0 => {
@@ -95,14 +179,16 @@ impl Sender {
             }
             begun => self.outbox.passed(payload, begun),
         }
+        self.prove();
         self.spoke(written, now);
     }
 
     /// Drafts everything that may be written now; `parts` shows it.
     pub fn compose(&mut self, numbers: Numbers) {
+        let messages = self.messages();
         self.planned = self.beginnable();
         if self.protocol == Protocol::Native {
-            self.control.draft(self.messages(self.planned), numbers);
+            self.control.draft(messages, numbers);
         }
     }
 
@@ -110,7 +196,7 @@ impl Sender {
     pub fn parts(&self) -> [&[u8]; 4] {
         let control = self.control.rest();
         let rest = if control.is_empty() { self.outbox.rest() } else { control };
-        [rest, self.control.in_front(), self.outbox.waiting(self.planned), self.control.behind()]
+        [rest, self.control.in_front(), self.outbox.next(self.planned), self.control.behind()]
     }
 
     /// The kernel took `written` bytes of what was composed.
@@ -124,7 +210,7 @@ impl Sender {
         }
         let front = self.control.in_front().len().min(left);
         if front > 0 {
-            self.control.wrote_front(front, now);
+            self.wrote_front(front, now);
             left -= front;
         }
         let messages = std::mem::take(&mut self.planned).min(left);
@@ -135,6 +221,7 @@ impl Sender {
         if left > 0 {
             self.control.wrote_behind(left, now);
         }
+        self.prove();
     }
 
     /// Whether `compose` would bring something.
@@ -142,8 +229,7 @@ impl Sender {
         if !self.outbox.rest().is_empty() || !self.control.rest().is_empty() {
             return true;
         }
-        let planned = self.beginnable();
-        planned > 0 || (self.protocol == Protocol::Native && self.control.is_urgent(self.messages(planned)))
+        self.beginnable() > 0 || (self.protocol == Protocol::Native && self.control.is_urgent(self.messages()))
     }
 
     /// The kernel took all that was offered, or not.
@@ -197,6 +283,10 @@ impl Sender {
             }
             wire::Control::Pong { nonce, numbers } => {
                 confirm(&mut self.outbox, numbers)?;
+                if let Some(at) = self.proofs.iter().position(|(other, _)| other == nonce) {
+                    let last = self.proofs.drain(..=at).next_back();
+                    last.into_iter().for_each(|(_, place)| self.outbox.receipts().receive_to(place));
+                }
                 Ok(self.control.hear_pong(*nonce, now))
             }
             _ => Ok(false),
@@ -210,6 +300,7 @@ impl Sender {
 
     /// An ASK goes out behind the last message.
     pub fn ask(&mut self) {
+        self.asked = Some(self.entered());
         self.control.ask();
     }
 
@@ -284,6 +375,11 @@ impl Sender {
         self.outbox.lost()
     }
 
+    /// Messages that were carried into another session, each time anew.
+    pub fn redelivered(&self) -> u64 {
+        self.outbox.redelivered()
+    }
+
     pub fn max_size(&self) -> usize {
         self.max_size
     }
@@ -315,6 +411,7 @@ impl Sender {
         stats.queued = self.outbox.queued();
         stats.write_dropped = self.outbox.dropped();
         stats.lost = self.outbox.lost();
+        stats.redelivered = self.outbox.redelivered();
         stats.bytes_sent = self.bytes;
     }
 
@@ -322,8 +419,9 @@ impl Sender {
         if self.control.has_begun_close() { 0 } else { self.outbox.beginnable_bytes() }
     }
 
-    fn messages(&self, planned: usize) -> Messages {
-        Messages { are_some: planned > 0, are_all: planned == self.outbox.waiting_bytes() }
+    fn messages(&self) -> Messages {
+        let (planned, are_last) = if self.control.has_begun_close() { (0, true) } else { self.outbox.plan() };
+        Messages { are_some: planned > 0, are_all: planned == self.outbox.unbegun_bytes(), are_last }
     }
 
     fn spoke(&mut self, written: usize, now: Moment) {

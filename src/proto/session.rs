@@ -6,7 +6,8 @@
 //! 0 … begun−1, the credit is the window plus the cost of the messages 0 … consumed−1. So the numbers
 //! never decrease, saying them twice changes nothing, and who says an impossible one is found out. The
 //! two directions share nothing and stand under different locks: [`Incoming`] is what we grant and
-//! [`Outgoing`] what we were granted. A break ends the session; the next link begins one from 0.
+//! [`Outgoing`] what we were granted. A resume moves the number of the next message to begin back to what
+//! the peer has received, and every sum with it, so a repeat costs nothing new; a new session begins at 0.
 //!
 //! 1. `nothing_is_begun_beyond_credit_count_or_hold`
 //! 2. `one_message_larger_than_the_window_passes_alone`
@@ -15,6 +16,8 @@
 //! 5. `credit_and_consumed_never_decrease`
 //! 6. `a_quarter_of_the_window_or_of_the_count_is_told_at_once`
 //! 7. `what_is_left_of_an_older_session_counts_against_the_first_credit_only`
+//! 8. `a_resume_moves_the_next_number_back_and_costs_nothing_new`
+//! 9. `what_was_granted_and_taken_survives_a_resume`
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -81,11 +84,21 @@ impl Incoming {
     pub fn begin(&mut self, peer_hold: u64, waiting: usize, cost: u64) {
         (self.older, self.older_cost) = (waiting, cost);
         (self.received, self.received_cost, self.consumed, self.consumed_cost) = (0, 0, 0, 0);
+        self.announced = Numbers { consumed: 0, credit: self.numbers().credit };
+        self.resume(peer_hold);
+    }
+
+    /// Another link carries the same session: its ASKs will be said again.
+    pub fn resume(&mut self, peer_hold: u64) {
         self.step =
             Numbers { consumed: (self.max_messages / 4).max(1), credit: (self.window.min(peer_hold) / 4).max(1) };
-        self.announced = Numbers { consumed: 0, credit: self.numbers().credit };
         self.untold = None;
         self.asked.clear();
+    }
+
+    /// The number of the next message that was not received whole.
+    pub fn received(&self) -> u64 {
+        self.received
     }
 
     /// What would be told now.
@@ -207,6 +220,15 @@ impl Heard {
         self.0 = Numbers { consumed: 0, credit };
     }
 
+    /// The same session goes on, with the `credit` of the peer's greeting.
+    pub fn resume(&mut self, credit: u64) {
+        self.0.credit = self.0.credit.max(credit);
+    }
+
+    pub fn numbers(&self) -> Numbers {
+        self.0
+    }
+
     /// Notes the next ones; whether either has moved.
     ///
     /// # Errors
@@ -225,6 +247,8 @@ impl Heard {
 pub struct Outgoing {
     begun: u64,
     begun_cost: u64,
+    /// The most that `begun` ever was: a resume moves it back.
+    ever: u64,
     confirmed: u64,
     confirmed_cost: u64,
     credit: u64,
@@ -236,6 +260,15 @@ impl Outgoing {
     pub fn begin_session(&mut self, agreement: &Agreement, hold: u64) {
         let (credit, max_messages) = (agreement.credit, agreement.max_messages);
         *self = Self { credit, max_messages, hold, ..Self::default() };
+    }
+
+    /// Another link carries the same session: what lies behind the confirmed `count` messages of `cost`
+    /// was not received whole and will be begun again.
+    pub fn resume(&mut self, agreement: &Agreement, hold: u64, count: u64, cost: u64) {
+        self.begun = self.confirmed.saturating_add(count);
+        self.begun_cost = self.confirmed_cost.saturating_add(cost);
+        self.credit = self.credit.max(agreement.credit);
+        (self.max_messages, self.hold) = (agreement.max_messages, hold);
     }
 
     /// Whether one more message may be begun.
@@ -255,6 +288,7 @@ impl Outgoing {
 
     pub fn begin(&mut self, cost: u64) {
         self.begun = self.begun.saturating_add(1);
+        self.ever = self.ever.max(self.begun);
         self.begun_cost = self.begun_cost.saturating_add(cost);
     }
 
@@ -271,6 +305,11 @@ impl Outgoing {
         self.begun
     }
 
+    /// Messages ever begun in this session.
+    pub fn ever_begun(&self) -> u64 {
+        self.ever
+    }
+
     pub fn confirmed(&self) -> u64 {
         self.confirmed
     }
@@ -285,7 +324,11 @@ mod tests {
     fn agreement(credit: u64, max_messages: u64) -> Agreement {
         Agreement {
             session: [1; 16],
+            token: [2; 16],
+            is_resumed: false,
+            received: 0,
             credit,
+            offered: 0,
             max_messages,
             hold: 1 << 20,
             max_size: 1 << 20,
@@ -462,6 +505,44 @@ mod tests {
         incoming.receive(100);
         incoming.leave(100, true);
         assert_eq!(incoming.numbers(), Numbers { consumed: 1, credit: 1100 });
+    }
+
+    #[test]
+    fn a_resume_moves_the_next_number_back_and_costs_nothing_new() {
+        let mut outgoing = outgoing(1000, 99, 1 << 20);
+        assert_eq!(begin_all(&mut outgoing, 100), 10);
+        outgoing.confirm(100);
+        // Four of the ten had been received, one of them is confirmed.
+        outgoing.resume(&agreement(1200, 99), 1 << 20, 3, 300);
+        assert_eq!((outgoing.begun(), outgoing.ever_begun()), (4, 10));
+        outgoing.begin(100);
+        assert_eq!(outgoing.ever_begun(), 10, "a repeat is no new one");
+        outgoing.resume(&agreement(1200, 99), 1 << 20, 3, 300);
+        assert_eq!(begin_all(&mut outgoing, 100), 8, "six repeats, and two that the greeting has granted");
+        assert_eq!(outgoing.ever_begun(), 12);
+        let mut held = self::outgoing(1 << 20, 99, 500);
+        assert_eq!(begin_all(&mut held, 100), 5);
+        held.resume(&agreement(1 << 20, 99), 500, 0, 0);
+        assert_eq!(begin_all(&mut held, 100), 5, "a full hold does not forbid the repeats");
+    }
+
+    #[test]
+    fn what_was_granted_and_taken_survives_a_resume() {
+        let mut incoming = incoming(Policy::Fixed, 99, 1000);
+        incoming.receive(300);
+        incoming.receive(300);
+        incoming.leave(300, true);
+        incoming.ask();
+        let before = incoming.numbers();
+        incoming.resume(1 << 20);
+        assert_eq!((incoming.numbers(), incoming.received()), (before, 2));
+        incoming.told(before);
+        assert!(!incoming.must_tell(), "an ASK of a link that is gone is said again");
+        let mut heard = Heard::default();
+        heard.begin(100);
+        heard.hear(Numbers { consumed: 3, credit: 400 }).unwrap();
+        heard.resume(500);
+        assert!(heard.hear(Numbers { consumed: 3, credit: 499 }).is_err());
     }
 
     #[test]

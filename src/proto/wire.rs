@@ -21,7 +21,8 @@ pub const MOVE: u8 = 0x09;
 /// Types from here on may be skipped by a peer that does not know them.
 const SKIPPABLE: u8 = 0x40;
 const MAX_BODY: usize = 65_535;
-const MAX_PART: usize = 256 * 1024;
+/// A longer message travels in pieces of this size.
+pub const MAX_PART: usize = 256 * 1024;
 /// Of a peer's text no more is shown.
 const MAX_TEXT: usize = 256;
 const CONTROL_BIT: u8 = 0x80;
@@ -61,6 +62,14 @@ pub struct Goodbye {
     pub words: String,
 }
 
+/// What REFUSE says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    pub goodbye: Goodbye,
+    /// Of a session that is over: what its application has taken.
+    pub consumed: Option<u64>,
+}
+
 /// The codes of CLOSE. Unknown ones read as `LEAVING`.
 pub mod close {
     pub const DONE: u16 = 0;
@@ -95,15 +104,24 @@ pub fn header(bytes: &[u8], max_size: usize) -> Result<Option<Frame>, Fault> {
     if first & CONTROL_BIT != 0 {
         return control_header(first & !CONTROL_BIT, length(0)).map(Some);
     }
-    let length = length(first);
-    if length > HARD_MAX_SIZE {
-        return Err(protocol(format!("a frame announced {length} bytes, no message has more than {HARD_MAX_SIZE}")));
+    let announced = u32::from_be_bytes([first, high, middle, low]);
+    if length(first) > HARD_MAX_SIZE {
+        return Err(protocol(format!("a frame announced {announced} bytes, no message has more than {HARD_MAX_SIZE}")));
     }
+    message_length(announced, max_size).map(Frame::Message).map(Some)
+}
+
+/// The length of a message, as its header or its first PART announces it.
+///
+/// # Errors
+/// `TOO_LARGE` above `max_size`.
+pub fn message_length(announced: u32, max_size: usize) -> Result<usize, Fault> {
+    let length = usize::try_from(announced).unwrap_or(usize::MAX);
     if length > max_size {
         let detail = format!("a frame announced {length} bytes, max_size is {max_size}");
         return Err(Fault { reason: Reason::TooLarge, detail });
     }
-    Ok(Some(Frame::Message(length)))
+    Ok(length)
 }
 
 fn control_header(kind: u8, length: usize) -> Result<Frame, Fault> {
@@ -133,7 +151,7 @@ pub fn control(kind: u8, body: &[u8]) -> Result<Control, Fault> {
         MOVE => Ok(Control::Move),
         HELLO => Err(protocol(String::from("a second HELLO"))),
         REFUSE => Err(protocol(String::from("REFUSE behind HELLO"))),
-        PART => Err(protocol(String::from("PART is not spoken here"))),
+        PART => Err(protocol(String::from("PART is no frame by itself"))),
         _ => Ok(Control::Skipped),
     }
 }
@@ -142,13 +160,14 @@ pub fn control(kind: u8, body: &[u8]) -> Result<Control, Fault> {
 ///
 /// # Errors
 /// `PROTOCOL` when not even its numbers are there.
-pub fn refusal(body: &[u8]) -> Result<Goodbye, Fault> {
-    let refusal = goodbye(body)?;
-    if refusal.code != refuse::CLOSED {
-        return Ok(refusal);
+pub fn refusal(body: &[u8]) -> Result<Refusal, Fault> {
+    let goodbye = goodbye(body)?;
+    if goodbye.code != refuse::CLOSED {
+        return Ok(Refusal { goodbye, consumed: None });
     }
-    word(body, 2)?;
-    Ok(Goodbye { words: text(body.get(10..).unwrap_or_default()), ..refusal })
+    let consumed = Some(word(body, 2)?);
+    let words = text(body.get(10..).unwrap_or_default());
+    Ok(Refusal { goodbye: Goodbye { words, ..goodbye }, consumed })
 }
 
 /// Reads the body of CLOSE.
@@ -184,6 +203,24 @@ pub fn encode_close(goodbye: &Goodbye, into: &mut Vec<u8>) {
 
 pub fn encode_refuse(goodbye: &Goodbye, into: &mut Vec<u8>) {
     encode(REFUSE, &[&goodbye.code.to_be_bytes(), goodbye.words.as_bytes()], into);
+}
+
+/// A session is over, of which so many messages were `consumed`.
+pub fn encode_refuse_closed(consumed: u64, words: &str, into: &mut Vec<u8>) {
+    encode(REFUSE, &[&refuse::CLOSED.to_be_bytes(), &consumed.to_be_bytes(), words.as_bytes()], into);
+}
+
+/// The header of a PART of at most `MAX_PART` bytes.
+pub fn part_header(length: usize) -> [u8; HEADER] {
+    let [_, high, middle, low] = u32::try_from(length).unwrap_or(u32::MAX).to_be_bytes();
+    [CONTROL_BIT | PART, high, middle, low]
+}
+
+/// The length of the PART that has this header, if it is one.
+pub fn part_length(header: u32) -> Option<usize> {
+    let [kind, high, middle, low] = header.to_be_bytes();
+    let length = usize::try_from(u32::from_be_bytes([0, high, middle, low])).ok();
+    length.filter(|_| kind == CONTROL_BIT | PART)
 }
 
 /// Appends a control frame.

@@ -271,7 +271,10 @@ impl Bridge {
         while self.is_here() {
             let next = self.errands.next(resumed < RESUMES);
             let outcome = match next {
-                None => return self.close_idle_signal(py),
+                None => {
+                    callback::forget_spare();
+                    return self.close_idle_signal(py);
+                }
                 Some(Work::Sync(link)) => self.sync_link(py, &link),
                 Some(Work::Resume(waiter)) => {
                     resumed += 1;

@@ -37,6 +37,11 @@ pub fn take_spare() -> Option<Arc<LoopWaiter>> {
     SPARE.take().filter(|spare| Arc::strong_count(spare) == 1)
 }
 
+/// Nobody has waited again in this callback: the loop may have nothing more to be woken for.
+pub fn forget_spare() {
+    drop(SPARE.take());
+}
+
 /// What to do when called.
 pub enum Task {
     Read(Arc<Link>),

@@ -10,7 +10,8 @@ use pyo3::types::{PyBool, PyBytes, PyFloat, PyInt};
 
 use super::events::error_class;
 use crate::link::link::Link;
-use crate::proto::options::Invalid;
+use crate::proto::options::{Invalid, Protocol};
+use crate::proto::receipts::Goal;
 
 impl From<Invalid> for PyErr {
     fn from(Invalid(text): Invalid) -> Self {
@@ -172,17 +173,21 @@ pub fn timeout(value: Option<Number>) -> PyResult<Option<Duration>> {
     Ok(Duration::try_from_secs_f64(value).ok())
 }
 
-/// `confirm=` needs a peer that confirms; this wire has none.
-pub fn check_confirm(confirm: Option<&str>) -> PyResult<()> {
-    match confirm {
-        None => Ok(()),
-        Some("received" | "consumed") => {
-            Err(PyValueError::new_err("confirm needs a protocol that confirms single messages"))
-        }
+/// `confirm=`, which needs a wire that confirms.
+pub fn goal(confirm: Option<&str>, link: &Link) -> PyResult<Option<Goal>> {
+    let goal = match confirm {
+        None => return Ok(None),
+        Some("received") => Goal::Received,
+        Some("consumed") => Goal::Consumed,
         Some(other) => {
-            Err(PyValueError::new_err(format!("confirm must be 'received', 'consumed' or None, not {other:?}")))
+            let text = format!("confirm must be 'received', 'consumed' or None, not {other:?}");
+            return Err(PyValueError::new_err(text));
         }
+    };
+    if link.options().protocol == Protocol::Classic {
+        return Err(PyValueError::new_err("confirm needs a protocol that confirms single messages"));
     }
+    Ok(Some(goal))
 }
 
 /// Returns `value` from `__next__`: raises `StopIteration(value)` by hand, which takes 69 ns in place of 175.

@@ -6,7 +6,7 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
-use super::convert::{Integer, Number, Payload, check_confirm, timeout};
+use super::convert::{Integer, Number, Payload, goal, timeout};
 use super::events;
 use super::face::{Core, Face, face, warn_of_drop};
 use super::forked::{OF_PARENT, own};
@@ -219,8 +219,15 @@ impl TaskConnection {
         Ok(Await::new(Operation::Closed(link_of(slf)?)))
     }
 
-    fn _check_confirm(_slf: &Bound<'_, Self>, confirm: Option<&str>) -> PyResult<()> {
-        check_confirm(confirm)
+    fn _wait_confirmed(slf: &Bound<'_, Self>, data: &Bound<'_, PyAny>, confirm: &str) -> PyResult<Await> {
+        let link = slf.as_super().get().link()?;
+        let goal = goal(Some(confirm), link)?;
+        let payload = Payload::new(data, link)?.keep();
+        let link = Arc::clone(link);
+        Ok(Await::new(match goal {
+            Some(goal) => Operation::confirm(link, payload, goal),
+            None => Operation::Send(link, payload),
+        }))
     }
 
     fn _blocking(slf: &Bound<'_, Self>) -> PyResult<Py<PyAny>> {
@@ -278,13 +285,16 @@ impl ThreadConnection {
     ///     data: any C-contiguous bytes-like object of at most the peer's `max_size` bytes, not empty on
     ///         `net.async`; its content now is what is sent.
     ///     timeout: seconds; None waits for ever.
-    ///     confirm: needs a protocol that confirms; on `net.async` anything but None is a `ValueError`.
+    ///     confirm: what to wait for beyond that: `"received"`, the peer process holds it, or `"consumed"`, its
+    ///         application has taken it. On `net.async`, which confirms nothing, a `ValueError`.
     ///
     /// Returns:
-    ///     True, or False when a dropping write buffer refused it.
+    ///     True; False when a dropping write buffer refused it, and with `confirm` also when a sliding one
+    ///     discarded it, or it was lost with its session (`on_new_session="discard"`).
     ///
     /// Raises:
-    ///     TimeoutError: there was no room in time; the message was not sent, after Ctrl-C neither.
+    ///     TimeoutError: there was no room in time; the message was not sent, after Ctrl-C neither. With `confirm`
+    ///         it says nothing about the message once that was accepted: it is still delivered.
     ///     MessageTooLarge: `data` is above the peer's `max_size`; before the first link, above our own.
     ///     ClosedError: the connection has ended.
     #[pyo3(signature = (data, timeout = None, *, confirm = None))]
@@ -294,10 +304,13 @@ impl ThreadConnection {
         timeout: Option<Number>,
         confirm: Option<&str>,
     ) -> PyResult<Py<PyAny>> {
-        check_confirm(confirm)?;
-        let limit = self::timeout(timeout)?;
         let link = slf.as_super().get().link()?;
+        let goal = goal(confirm, link)?;
+        let limit = self::timeout(timeout)?;
         let payload = Payload::new(data, link)?;
+        if let Some(goal) = goal {
+            return run(slf.py(), &mut Operation::confirm(Arc::clone(link), payload.keep(), goal), limit);
+        }
         let sent = match &payload {
             Payload::Bytes(bytes) if bytes.as_bytes().len() >= LARGE => send_large(slf.py(), link, bytes)?,
             _ => operation::send(slf.py(), link, payload.as_slice(), From::Thread)?,

@@ -27,6 +27,7 @@ use crate::link::write::{From, Sent, Then};
 use crate::proto::Moment;
 use crate::proto::events::{Closed, Event};
 use crate::proto::halves::Front;
+use crate::proto::receipts::{Goal, Outcome, Ticket};
 
 /// Messages that `send_many` hands over before it lets others have their turn.
 const BATCH: usize = 1024;
@@ -45,6 +46,8 @@ pub enum Operation {
     RecvMany(Arc<Link>, usize),
     Send(Arc<Link>, Kept),
     SendMany(SendMany),
+    /// `confirm=`.
+    Confirm(Confirm),
     Flush(Arc<Link>, u64),
     /// With the messages lost before the call, and the moment at which to give up.
     Finish(Arc<Link>, u64, Moment),
@@ -55,6 +58,63 @@ pub enum Operation {
     Select(Select),
     ListenerClosed(Arc<Listener>),
     ShutDown(Arc<Runtime>),
+}
+
+/// A message of whose fate its sender wants to hear.
+pub struct Confirm {
+    link: Arc<Link>,
+    goal: Goal,
+    stage: Stage,
+}
+
+enum Stage {
+    Sending(Kept),
+    Waiting(Ticket),
+    Known,
+}
+
+impl Confirm {
+    fn poll(&mut self, py: Python<'_>, from: From) -> PyResult<Option<Py<PyAny>>> {
+        if let Stage::Sending(payload) = &self.stage {
+            let (sent, then, ticket) = self.link.try_send_wanting(payload.as_slice(py), self.goal);
+            let sent = self::sent(py, &self.link, sent, then, from)?;
+            let Some(ticket) = ticket else { return Ok(sent) };
+            self.stage = Stage::Waiting(ticket);
+        }
+        let Stage::Waiting(ticket) = self.stage else { return Ok(None) };
+        match self.link.outcome(ticket) {
+            (None, true) => Ok(None),
+            (None, false) => Err(events::closed_error(py)),
+            (Some(outcome), _) => {
+                self.stage = Stage::Known;
+                match outcome {
+                    Outcome::Confirmed => true.into_py_any(py).map(Some),
+                    Outcome::Lost | Outcome::Dropped => false.into_py_any(py).map(Some),
+                    Outcome::TooLarge => {
+                        let text = format!("the peer takes at most {} bytes (max_size)", self.link.max_size());
+                        Err(events::error_class(py, "MessageTooLarge", text))
+                    }
+                }
+            }
+        }
+    }
+
+    /// False when another try would not be in vain.
+    fn wait(&self, waker: &Waker) -> bool {
+        match self.stage {
+            Stage::Sending(_) => self.link.wait_room(waker),
+            Stage::Waiting(ticket) => self.link.wait_outcome(ticket, waker),
+            Stage::Known => false,
+        }
+    }
+}
+
+impl Drop for Confirm {
+    fn drop(&mut self) {
+        if let (Stage::Waiting(ticket), true) = (&self.stage, self.link.birth().is_here()) {
+            self.link.forget_outcome(*ticket);
+        }
+    }
 }
 
 /// The rest of a `send_many`.
@@ -71,6 +131,10 @@ impl Operation {
     pub fn send_many(link: Arc<Link>, source: &Bound<'_, PyAny>) -> PyResult<Self> {
         let source = source.try_iter()?.unbind();
         Ok(Self::SendMany(SendMany { link, source, next: None, accepted: 0 }))
+    }
+
+    pub fn confirm(link: Arc<Link>, payload: Kept, goal: Goal) -> Self {
+        Self::Confirm(Confirm { link, goal, stage: Stage::Sending(payload) })
     }
 
     pub fn flush(py: Python<'_>, link: Arc<Link>) -> PyResult<Self> {
@@ -105,6 +169,7 @@ impl Operation {
             Self::RecvMany(link, limit) => recv_many(py, link, *limit)?,
             Self::Send(link, payload) => send(py, link, payload.as_slice(py), from)?,
             Self::SendMany(many) => return many.poll(py, from),
+            Self::Confirm(confirm) => confirm.poll(py, from)?,
             Self::Flush(link, mark) => match link.is_flushed(*mark) {
                 Some(is_flushed) => is_flushed.then(|| py.None()),
                 None => return Err(events::closed_error(py)),
@@ -139,6 +204,11 @@ impl Operation {
                 link.watch_for_room(Some(Arc::clone(bridge) as _));
                 is_waiting
             }
+            Self::Confirm(confirm) => {
+                let is_waiting = confirm.wait(waker);
+                confirm.link.watch_for_room(Some(Arc::clone(bridge) as _));
+                is_waiting
+            }
             Self::Flush(link, mark) => {
                 let is_waiting = link.wait_flushed(*mark, waker);
                 link.watch_for_room(Some(Arc::clone(bridge) as _));
@@ -157,6 +227,7 @@ impl Operation {
             Self::Recv(link) | Self::RecvMany(link, _) => link.leave(waker),
             Self::Send(link, _)
             | Self::SendMany(SendMany { link, .. })
+            | Self::Confirm(Confirm { link, .. })
             | Self::Flush(link, _)
             | Self::Finish(link, ..) => link.leave_room(waker),
             Self::Accept(listener, _) => listener.leave(waker),
@@ -188,6 +259,12 @@ impl Operation {
                     return;
                 }
                 link.wait_in_thread_to_write(park, limit);
+            }
+            Self::Confirm(confirm) => {
+                if !confirm.wait(&waker) {
+                    return;
+                }
+                confirm.link.wait_in_thread_to_write(park, limit);
             }
             Self::Flush(link, mark) => {
                 if !link.wait_flushed(*mark, &waker) {

@@ -16,7 +16,7 @@ use crate::link::net;
 use crate::link::target::{self, Target};
 use crate::proto::accepting::Accepting;
 use crate::proto::events::Reason;
-use crate::proto::options::{self as knobs, Jitter, Policy, Protocol, Retry, Settings};
+use crate::proto::options::{self as knobs, Holding, Jitter, OnNewSession, Policy, Protocol, Retry, Settings};
 
 /// How many messages may wait, and what happens to one that finds no room.
 ///
@@ -206,7 +206,8 @@ pub fn listen(py: Python<'_>, target: &Bound<'_, PyAny>, options: &Bound<'_, PyD
         return Err(shut_down_error(py));
     }
     let socket = net::bind(address).map_err(|error| bind_error(&error, &address.to_string()))?;
-    let listener = Listener::new(socket.address()?, checked, accepting, wire);
+    let holding = holding(options)?;
+    let listener = Listener::new(socket.address()?, checked, accepting, holding, wire);
     py.detach(|| runtime.listen(socket, &listener)).map_err(|_| shut_down_error(py))?;
     listening::face(py, ListenerCore::new(listener), Face::Task)
 }
@@ -238,6 +239,10 @@ pub fn defaults<'py>(py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
     table.set_item("local_address", py.None())?;
     table.set_item("accept_buffer", knobs::ACCEPT_BUFFER)?;
     table.set_item("max_connections", py.None())?;
+    table.set_item("on_new_session", knobs::ON_NEW_SESSION.name())?;
+    table.set_item("session_timeout", knobs::SESSION_TIMEOUT)?;
+    table.set_item("max_sessions", knobs::MAX_SESSIONS)?;
+    table.set_item("max_held_bytes", knobs::MAX_HELD_BYTES)?;
     table.set_item("shutdown_timeout", knobs::SHUTDOWN_TIMEOUT)?;
     Ok(table)
 }
@@ -276,6 +281,10 @@ fn settings(options: &Bound<'_, PyDict>, protocol: Protocol) -> PyResult<Setting
         cork: truth(&required(options, "cork")?, "cork")?,
         protocol,
         reconnect: None,
+        on_new_session: optional(options, "on_new_session")?
+            .map_or(Ok(knobs::ON_NEW_SESSION), |value| on_new_session(&value))?,
+        session_timeout: optional(options, "session_timeout")?
+            .map_or(Ok(knobs::SESSION_TIMEOUT), |value| number(&value, "session_timeout"))?,
         name: optional(options, "name")?.map(|value| text(&value, "name")).transpose()?,
     })
 }
@@ -317,6 +326,21 @@ fn accepting(options: &Bound<'_, PyDict>) -> PyResult<Accepting> {
     let most = optional(options, "max_connections")?;
     let most = most.map(|value| integer(&value, "max_connections")).transpose()?;
     Ok(Accepting::new(buffer(&required(options, "accept_buffer")?, "accept_buffer")?, most)?)
+}
+
+fn holding(options: &Bound<'_, PyDict>) -> PyResult<Holding> {
+    let timeout = number(&required(options, "session_timeout")?, "session_timeout")?;
+    let max_sessions = integer(&required(options, "max_sessions")?, "max_sessions")?;
+    let max_held_bytes = integer(&required(options, "max_held_bytes")?, "max_held_bytes")?;
+    Ok(Holding::new(timeout, max_sessions, max_held_bytes)?)
+}
+
+fn on_new_session(value: &Bound<'_, PyAny>) -> PyResult<OnNewSession> {
+    let name = text(value, "on_new_session")?;
+    OnNewSession::named(&name).ok_or_else(|| {
+        let text = format!("on_new_session must be 'redeliver' or 'discard', not {name:?}");
+        PyValueError::new_err(text)
+    })
 }
 
 fn buffer(value: &Bound<'_, PyAny>, name: &str) -> PyResult<knobs::Buffer> {

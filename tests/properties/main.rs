@@ -2,6 +2,7 @@
 //! think of.
 #![allow(clippy::unwrap_used)]
 
+mod again;
 mod begun;
 mod inbox;
 mod outbox;
@@ -61,7 +62,19 @@ impl Model {
 pub fn agreement(credit: u64, max_messages: u64, max_size: usize) -> Agreement {
     let heartbeat_timeout = Duration::from_secs(1);
     let (session, hold) = ([1; 16], 1 << 20);
-    Agreement { session, credit, max_messages, hold, max_size, heartbeat_timeout, has_dialled: true }
+    Agreement {
+        session,
+        token: session,
+        is_resumed: false,
+        received: 0,
+        credit,
+        offered: 0,
+        max_messages,
+        hold,
+        max_size,
+        heartbeat_timeout,
+        has_dialled: true,
+    }
 }
 
 /// What a peer makes of the bytes that one link carried.

@@ -147,5 +147,5 @@ fn has_begun(outbox: &Outbox) -> bool {
 }
 
 fn unsent(outbox: &Outbox) -> Vec<u8> {
-    [outbox.rest(), outbox.waiting(outbox.waiting_bytes())].concat()
+    [outbox.rest(), outbox.next(outbox.unbegun_bytes())].concat()
 }

@@ -45,8 +45,11 @@ pub struct Application {
     pub accepted: Vec<u32>,
     /// Messages taken.
     pub taken: u64,
-    /// What the values said was lost.
+    /// What the values said was lost, and what goes again.
     pub lost: u64,
+    pub redelivered: u64,
+    /// Values that said the session goes on.
+    pub resumed: u64,
 }
 
 impl Application {
@@ -64,6 +67,8 @@ impl Application {
             accepted: Vec::new(),
             taken: 0,
             lost: 0,
+            redelivered: 0,
+            resumed: 0,
         }
     }
 
@@ -98,6 +103,8 @@ impl Application {
             }
             Some(Front::Event(Event::Connected(connected))) => {
                 self.lost += connected.lost;
+                self.redelivered += connected.redelivered;
+                self.resumed += u64::from(connected.resumed);
                 Seen::Connected
             }
             Some(Front::Event(Event::Disconnected(down))) => Seen::Disconnected(down.reason),

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use netasync::proto::endpoint::Phase;
 use netasync::proto::events::Reason;
-use netasync::proto::options::{Options, Protocol, Retry, Settings};
+use netasync::proto::options::{OnNewSession, Options, Protocol, Retry, Settings};
 
 use crate::application::{Reading, Writing};
 use crate::end::End;
@@ -17,6 +17,7 @@ pub const WIRES: [Protocol; 2] = [Protocol::Classic, Protocol::Native];
 pub const TIMEOUT: Duration = Duration::from_secs(2);
 pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(3);
 
+/// Without sessions: a break ends them, and what was begun is lost.
 pub fn options(protocol: Protocol) -> Options {
     let settings = Settings {
         heartbeat_interval: 0.5,
@@ -24,6 +25,8 @@ pub fn options(protocol: Protocol) -> Options {
         close_timeout: CLOSE_TIMEOUT.as_secs_f64(),
         reconnect: Retry::fixed(0.25).ok(),
         protocol,
+        on_new_session: OnNewSession::Discard,
+        session_timeout: 0.0,
         ..Settings::default()
     };
     settings.check().unwrap()
@@ -44,6 +47,8 @@ pub fn setup(protocol: Protocol) -> Setup {
         writing: [Writing::NOTHING; 2],
         echoes: false,
         is_server_up: true,
+        holds: (10_000, 1 << 28),
+        part: 1 << 18,
     }
 }
 

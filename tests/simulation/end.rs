@@ -7,8 +7,10 @@ use netasync::proto::account::Stats;
 use netasync::proto::endpoint::{Endpoint, Facts, Input, Order, Phase, Role};
 use netasync::proto::events::{Connected, Event, Reason};
 use netasync::proto::halves::{Opened, Receiver, Sender};
-use netasync::proto::options::{Options, Protocol};
-use netasync::proto::wire::{Goodbye, Numbers, close};
+use netasync::proto::options::{OnNewSession, Options, Protocol};
+use netasync::proto::receipts::{Goal, Outcome, Ticket};
+use netasync::proto::standing::{Known, Standing};
+use netasync::proto::wire::{Goodbye, close};
 
 use crate::application::Application;
 use crate::greeting::{Asked, Greeted};
@@ -57,10 +59,21 @@ pub struct End {
     pub dialling: Option<Moment>,
     pub asked: Option<Asked>,
     pub greetings: u32,
+    /// The session that the next greeting may ask for, or that this end is known by.
+    pub known: Option<Known>,
+    /// Sessions that it has been in.
+    pub sessions: u64,
     dialed: Option<Dialed>,
     /// What went out on each link that there was, by its wire.
     pub taps: Vec<(usize, Tap)>,
     pub application: Application,
+    /// PINGs that were answered while they were the newest.
+    pub pongs: u64,
+    /// Messages whose fate it waits for, and those whose fate it knows.
+    pub awaited: Vec<(Ticket, u32, Goal)>,
+    pub fates: Vec<(u32, Goal, Outcome)>,
+    /// The listener knows that it has no link.
+    pub is_absent: bool,
     /// Its process does not exist any more.
     pub is_gone: bool,
     /// Faults that this end found, and when.
@@ -70,6 +83,7 @@ pub struct End {
     pub closing_since: Option<Moment>,
     pub has_closed_reading: bool,
     pub ended_at: Option<Moment>,
+    closed: Option<Reason>,
     /// When what was consumed must be told.
     pub tell_by: Option<Moment>,
     /// When something promised must have been done; only looked at, never waited for.
@@ -99,20 +113,38 @@ impl End {
             dialling: None,
             asked: None,
             greetings: 0,
+            known: None,
+            sessions: 0,
             dialed: None,
             taps: Vec::new(),
             application,
+            pongs: 0,
+            awaited: Vec::new(),
+            fates: Vec::new(),
+            is_absent: false,
             is_gone: false,
             verdicts: Vec::new(),
             is_doomed: false,
             closing_since: None,
             has_closed_reading: false,
             ended_at: None,
+            closed: None,
             tell_by: None,
             promised_by: None,
             hear_by: None,
             random,
         }
+    }
+
+    /// Why it ended, whether its application has seen that or not.
+    pub fn ended_for(&self) -> Option<Reason> {
+        self.closed
+    }
+
+    /// Messages longer than this travel in PARTs.
+    pub fn with_part(mut self, part: usize) -> Self {
+        self.sender.set_part(part);
+        self
     }
 
     pub fn phase(&self) -> Phase {
@@ -178,6 +210,7 @@ impl End {
     pub fn step(&mut self, input: Input, network: &mut Network, now: Moment) {
         if let Input::Broke(fault) = &input
             && !self.is_doomed
+            && fault.reason != Reason::Replaced
         {
             self.verdicts.push((now, fault.reason));
         }
@@ -188,6 +221,9 @@ impl End {
             self.ended_at.get_or_insert(now);
         }
         for order in orders {
+            if let Order::Deliver(Event::Closed(closed)) = &order {
+                self.closed = Some(closed.reason);
+            }
             assert!(!was_ended, "nothing is ordered after the end");
             self.obey(order, facts, network, now);
         }
@@ -197,6 +233,7 @@ impl End {
         Facts {
             queued: self.sender.queued(),
             unconfirmed: self.sender.unconfirmed(),
+            goes_again: self.known.is_some() || self.options.on_new_session == OnNewSession::Redeliver,
             has_said_close: self.sender.has_closed(),
             owes_answer: self.receiver.has_message() || self.application.owed > 0,
             brought_message: self.receiver.link_brought_message(),
@@ -219,6 +256,10 @@ impl End {
                 self.write(network, now);
             }
             Order::Blame(goodbye) => self.blame(&goodbye, network),
+            Order::Forget => {
+                assert_eq!(self.role, Role::Dialler);
+                self.known = None;
+            }
             Order::Deliver(event) => match (event, self.dialed.take()) {
                 (Event::Connected(connected), Some(dialed)) => self.install(connected, dialed, now),
                 (event, _) => self.receiver.push_event(event),
@@ -232,8 +273,12 @@ impl End {
         let agreement = greeted.as_ref().map(|greeted| &greeted.agreement);
         let first_by = greeted.as_ref().map(|greeted| greeted.first_by);
         self.receiver.link_up(&self.options, Opened { agreement, first_by, now });
-        let announced = Numbers { consumed: 0, credit: greeted.as_ref().map_or(0, |greeted| greeted.credit) };
-        connected.lost = self.sender.link_up(agreement, announced, now);
+        let carried = self.sender.link_up(agreement, now);
+        (connected.redelivered, connected.lost) = (carried.redelivered, carried.lost);
+        connected.resumed = agreement.is_some_and(|agreement| agreement.is_resumed);
+        self.sessions += u64::from(!connected.resumed);
+        self.known = agreement.map(|agreement| Known { session: agreement.session, token: agreement.token });
+        let announced = self.sender.announced();
         self.receiver.push_event(Event::Connected(connected));
         self.hear_by = None;
         self.taps.push((wire, Tap::new(self.options.protocol, announced)));
@@ -253,6 +298,11 @@ impl End {
         if !rest.is_empty() {
             self.fed(&rest, now);
         }
+    }
+
+    /// Where it stands in its session.
+    pub fn standing(&self) -> Standing {
+        self.receiver.standing(&self.sender)
     }
 
     fn hang_up(&mut self, network: &mut Network, now: Moment) {
@@ -326,6 +376,7 @@ impl End {
             self.step(Input::Broke(fault), network, now);
             has_moved = true;
         }
+        self.learn_fates();
         let before = self.phase();
         self.step(Input::Looked, network, now);
         self.note_news(now);

@@ -16,6 +16,7 @@ mod oracle;
 mod original;
 mod plan;
 mod random;
+mod sessions;
 mod tap;
 mod traffic;
 mod world;

@@ -8,6 +8,15 @@ use netasync::proto::Moment;
 
 use crate::random::Random;
 
+/// How a connection ends that something in the middle ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cut {
+    Reset,
+    Fin,
+    /// Nothing of it arrives any more.
+    Silence,
+}
+
 /// 0 is the dialler's side, 1 the accepting one. A direction has the number of the side it comes from.
 pub type Side = usize;
 
@@ -65,7 +74,9 @@ struct Pipe {
     is_reset: bool,
     reader: Reader,
     /// The connection breaks when so many bytes more have arrived.
-    cut_in: Option<usize>,
+    cut_in: Option<(usize, Cut)>,
+    /// Whatever is written vanishes.
+    is_lost: bool,
 }
 
 impl Pipe {
@@ -81,6 +92,7 @@ impl Pipe {
             is_reset: false,
             reader: Reader::Open,
             cut_in: None,
+            is_lost: false,
         }
     }
 
@@ -105,20 +117,34 @@ pub struct Network {
     pub is_server_host_up: bool,
     /// The next connection breaks when so many bytes of that direction have arrived.
     pub cut_next: Option<(Side, usize)>,
+    /// Those after it break likewise, each in its turn.
+    pub cuts: VecDeque<(Side, usize, Cut)>,
+    /// A connection has fallen silent.
+    pub has_silenced: bool,
     wires: Vec<[Pipe; 2]>,
     random: Random,
 }
 
 impl Network {
     pub fn new(shape: Shape, random: Random) -> Self {
-        Self { shape, holes: [false; 2], is_server_host_up: true, cut_next: None, wires: Vec::new(), random }
+        Self {
+            shape,
+            holes: [false; 2],
+            is_server_host_up: true,
+            cut_next: None,
+            cuts: VecDeque::new(),
+            has_silenced: false,
+            wires: Vec::new(),
+            random,
+        }
     }
 
     /// A connection that has just been established.
     pub fn connect(&mut self) -> usize {
         let mut pipes = [Pipe::new(), Pipe::new()];
-        if let Some((direction, bytes)) = self.cut_next.take() {
-            pipes[direction].cut_in = Some(bytes);
+        let cut = self.cut_next.take().map(|(direction, bytes)| (direction, bytes, Cut::Reset));
+        if let Some((direction, bytes, cut)) = cut.or_else(|| self.cuts.pop_front()) {
+            pipes[direction].cut_in = Some((bytes, cut));
         }
         self.wires.push(pipes);
         self.wires.len() - 1
@@ -214,6 +240,18 @@ impl Network {
         }
     }
 
+    /// Whatever has arrived can be read, and then the end of the stream, or nothing.
+    fn lose(&mut self, wire: usize, cut: Cut) {
+        for pipe in &mut self.wires[wire] {
+            pipe.outgoing.clear();
+            pipe.flight.clear();
+            pipe.flying = 0;
+            pipe.is_lost = true;
+            pipe.has_fin |= cut == Cut::Fin;
+        }
+        self.has_silenced |= cut == Cut::Silence;
+    }
+
     /// Moves everything that moves at this moment.
     pub fn advance(&mut self, now: Moment) {
         for wire in 0..self.wires.len() {
@@ -237,6 +275,12 @@ impl Network {
     fn transmit(&mut self, wire: usize, direction: Side, now: Moment) {
         let shape = self.shape;
         let pipe = &mut self.wires[wire][direction];
+        if pipe.is_lost {
+            pipe.outgoing.clear();
+            pipe.flight.clear();
+            pipe.fin = if pipe.fin == Fin::Wanted { Fin::Sent } else { pipe.fin };
+            return;
+        }
         while !pipe.outgoing.is_empty() {
             let room = shape.room.saturating_sub(pipe.flying + pipe.incoming.len());
             let most = room.min(shape.segment).min(pipe.outgoing.len());
@@ -291,11 +335,13 @@ impl Network {
         match piece {
             Piece::Bytes(mut bytes) => {
                 let pipe = &mut pipes[direction];
-                bytes.truncate(pipe.cut_in.unwrap_or(usize::MAX));
-                pipe.cut_in = pipe.cut_in.map(|left| left - bytes.len());
+                bytes.truncate(pipe.cut_in.map_or(usize::MAX, |(left, _)| left));
+                pipe.cut_in = pipe.cut_in.map(|(left, cut)| (left - bytes.len(), cut));
                 pipe.incoming.extend(bytes);
-                if pipe.cut_in == Some(0) {
-                    self.cut(wire);
+                match pipe.cut_in {
+                    Some((0, Cut::Reset)) => self.cut(wire),
+                    Some((0, cut)) => self.lose(wire, cut),
+                    _ => {}
                 }
             }
             Piece::Fin => pipes[direction].has_fin = true,

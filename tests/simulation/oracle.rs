@@ -1,10 +1,11 @@
 //! What holds between the two sides: who may take whom for dead, what may be confirmed, what arrives.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use netasync::proto::Moment;
 use netasync::proto::events::Reason;
-use netasync::proto::options::Buffer;
+use netasync::proto::options::{Buffer, OnNewSession};
 
 use crate::bounds::lossless;
 use crate::end::End;
@@ -59,14 +60,15 @@ impl World {
             let outcome = grammar::check(end.role, &end.application.seen);
             outcome.unwrap_or_else(|fault| panic!("{:?}: {fault}", end.role));
         }
-        let arrived: Vec<u32> =
-            self.accepted.iter().flat_map(|end| messages(end, |stream| assert_eq!(stream, 0))).collect();
-        check_subsequence(&arrived, &self.dialler.application.accepted);
+        self.check_arrivals();
         let mut newest = 0;
         for end in &self.accepted {
             let from_it = messages_from(&self.dialler, end.stream);
             check_subsequence(&from_it, &end.application.accepted);
-            let Some((wire, tap)) = end.taps.last() else { continue };
+            if lossless(self.setup.options[0].read_buffer) && lossless(end.options.write_buffer) {
+                assert!(is_gapless(&from_it), "nothing is left out within a session: {from_it:?}");
+            }
+            let [(wire, tap)] = &end.taps[..] else { continue };
             check_prefix(&from_it, &tap.messages, self.setup.options[0].read_buffer);
             let written = self.dialler.taps.iter().find(|(other, _)| other == wire);
             let written = written.map(|(_, tap)| &tap.messages[..]).unwrap_or_default();
@@ -77,6 +79,45 @@ impl World {
             newest = stream;
         });
     }
+
+    /// Within a session each once and in order; across sessions only what the dialler said goes again.
+    fn check_arrivals(&self) {
+        let dialler = &self.dialler;
+        let lists: Vec<Vec<u32>> =
+            self.accepted.iter().map(|end| messages(end, |stream| assert_eq!(stream, 0))).collect();
+        for list in &lists {
+            check_subsequence(list, &dialler.application.accepted);
+        }
+        let arrived = lists.concat();
+        let distinct = arrived.iter().collect::<HashSet<_>>().len();
+        let twice = (arrived.len() - distinct) as u64;
+        assert!(twice <= dialler.stats().redelivered, "{twice} arrived twice");
+        if dialler.is_native() && dialler.options.on_new_session == OnNewSession::Redeliver {
+            self.check_gaps(&lists);
+        } else {
+            check_subsequence(&arrived, &dialler.application.accepted);
+        }
+    }
+
+    /// Whoever redelivers leaves nothing out.
+    fn check_gaps(&self, lists: &[Vec<u32>]) {
+        let options = &self.setup.options;
+        let has_discarded = self.accepted.iter().any(|end| end.has_closed_reading);
+        if !lossless(options[0].write_buffer) || !lossless(options[1].read_buffer) || has_discarded {
+            return;
+        }
+        let is_too_large = options[1].max_size < options[0].max_size;
+        let mut next = 0;
+        for list in lists.iter().filter(|_| !is_too_large) {
+            assert!(is_gapless(list), "nothing is left out within a session: {list:?}");
+            assert!(list.first().is_none_or(|first| *first <= next), "{list:?} begins behind {next}");
+            next = list.last().map_or(next, |last| next.max(last + 1));
+        }
+    }
+}
+
+fn is_gapless(numbers: &[u32]) -> bool {
+    numbers.windows(2).all(|pair| pair[0] + 1 == pair[1])
 }
 
 /// The numbers of the messages that an end saw.

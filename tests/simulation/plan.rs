@@ -1,10 +1,13 @@
 //! A run drawn from its seed: what the ends are, what befalls them, and what must have come of it.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use netasync::proto::endpoint::{Phase, Role};
 use netasync::proto::events::Reason;
-use netasync::proto::options::{Buffer, Jitter, Options, Policy, Protocol, Retry, Settings};
+use netasync::proto::options::{Buffer, Jitter, OnNewSession, Options, Policy, Protocol, Retry, Settings};
+
+use netasync::proto::receipts::{Goal, Outcome};
 
 use crate::application::{Reading, Writing};
 use crate::bounds::lossless;
@@ -57,6 +60,7 @@ pub fn run(seed: u64) {
     }
     world.check_deliveries();
     check_ends(&world);
+    check_fates(&world);
     if !world.dialler.is_ended() {
         check_liveness(&world, &queued);
     }
@@ -94,6 +98,8 @@ fn setup(random: &mut Random, is_healthy: bool, protocol: Protocol) -> Setup {
         writing: [writing(random, longest), writing(random, longest)],
         echoes: random.one_in(3),
         is_server_up: is_healthy || !random.one_in(4),
+        holds: random.pick(&[(10_000, 1 << 28), (10_000, 1 << 28), (1, 1 << 28), (10_000, 1500)]),
+        part: random.pick(&[1 << 18, 1 << 18, 100, 23]),
     }
 }
 
@@ -114,6 +120,8 @@ fn options(random: &mut Random, interval: u64, slowest: u64, is_healthy: bool, p
         write_buffer: buffer(random),
         reconnect: retry.ok().filter(|_| !is_once),
         protocol,
+        on_new_session: random.pick(&[OnNewSession::Redeliver, OnNewSession::Redeliver, OnNewSession::Discard]),
+        session_timeout: random.pick(&[0.0, 1.0, 8.0, 120.0, 120.0]),
         ..Settings::default()
     };
     settings.check().unwrap()
@@ -220,6 +228,34 @@ fn queued_without_link(dialler: &End) -> Vec<u32> {
     accepted[accepted.len() - queued..].to_vec()
 }
 
+/// Whoever was told that a message was received or taken was told the truth.
+fn check_fates(world: &World) {
+    let (dialler, options) = (&world.dialler, &world.setup.options);
+    for end in world.ends().filter(|end| !end.is_gone) {
+        let buffer = end.options.write_buffer;
+        for (number, goal, outcome) in &end.fates {
+            match outcome {
+                Outcome::Confirmed => assert!(*goal == Goal::Received || end.stats().confirmed > 0, "{number}"),
+                Outcome::Lost => assert_eq!(end.options.on_new_session, OnNewSession::Discard),
+                Outcome::Dropped => assert_eq!(buffer.policy, Policy::Sliding),
+                Outcome::TooLarge => panic!("{number} is not too large"),
+            }
+        }
+        if !end.is_ended() && matches!(end.phase(), Phase::Up { .. }) && is_written(end) {
+            assert_eq!(end.awaited, [], "nobody waits for ever: {:?} {:?}", end.role, end.stats());
+        }
+    }
+    let arrived: HashSet<u32> = world.accepted.iter().flat_map(|end| messages(end, |_| {})).collect();
+    let has_closed = world.ends().any(|end| end.closing_since.is_some());
+    let has_died = world.accepted.iter().any(|end| end.is_gone);
+    for (number, goal, outcome) in &dialler.fates {
+        let is_certain = !has_closed && (*goal == Goal::Consumed || !has_died) && lossless(options[1].read_buffer);
+        if *outcome == Outcome::Confirmed && is_certain {
+            assert!(arrived.contains(number), "{number} was {goal:?}, they said");
+        }
+    }
+}
+
 /// Every end says that it ended; what no dialler is linked to has ended.
 fn check_ends(world: &World) {
     for end in world.ends().filter(|end| !end.is_gone) {
@@ -230,7 +266,8 @@ fn check_ends(world: &World) {
         let is_newest = std::ptr::eq(end, world.accepted.last().unwrap_or(end));
         let is_needed = is_newest && !world.dialler.is_ended();
         if end.role == Role::Accepted && !is_needed {
-            assert!(end.is_ended(), "an accepted end lives as long as its link");
+            let may_wait = matches!(end.phase(), Phase::Absent { .. }) && !end.options.session_timeout.is_zero();
+            assert!(end.is_ended() || may_wait, "an accepted end lives as long as its session");
         }
     }
 }
@@ -283,6 +320,7 @@ fn check_liveness(world: &World, queued: &[u32]) {
         assert!(got.ends_with(&sent), "{sent:?} {got:?}");
     }
     assert_eq!(dialler.application.lost, dialler.sender.lost(), "what was lost is told");
+    assert_eq!(dialler.application.redelivered, dialler.sender.redelivered(), "what went again is told");
     let got: Vec<u32> = world.accepted.iter().flat_map(|end| messages(end, |_| {})).collect();
     if lossless(server.options.read_buffer) {
         for number in queued {
@@ -330,7 +368,8 @@ fn check_goodbye(is_closer: bool, end: &End) {
         }
         Some(Seen::Closed { reason, .. }) if !is_closer && end.role == Role::Accepted => {
             // The closer may have run out of time and gone.
-            assert!(matches!(reason, Reason::ClosedByPeer | Reason::Eof | Reason::Reset), "{reason:?}");
+            let ends = [Reason::ClosedByPeer, Reason::Eof, Reason::Reset, Reason::SessionExpired];
+            assert!(ends.contains(reason), "{reason:?}");
         }
         _ => {}
     }

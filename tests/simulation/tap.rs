@@ -18,6 +18,8 @@ pub struct Tap {
     frames: u64,
     /// The last frame was an ACK.
     is_behind_ack: bool,
+    /// What has gone out of a message in PARTs, and its length.
+    parts: Option<(usize, Vec<u8>)>,
     pub has_closed: bool,
 }
 
@@ -25,7 +27,7 @@ impl Tap {
     /// `told`: what the greeting has said.
     pub fn new(protocol: Protocol, told: Numbers) -> Self {
         let (bytes, messages) = (Vec::new(), Vec::new());
-        Self { protocol, bytes, told, messages, frames: 0, is_behind_ack: false, has_closed: false }
+        Self { protocol, bytes, told, messages, frames: 0, is_behind_ack: false, parts: None, has_closed: false }
     }
 
     pub fn took(&mut self, bytes: &[u8]) {
@@ -59,12 +61,32 @@ impl Tap {
         match wire::header(&self.bytes[at..], most).unwrap()? {
             wire::Frame::Message(length) => {
                 let payload = self.bytes.get(at + HEADER..at + HEADER + length)?;
-                let number = identify(payload).1;
+                let number = match self.parts.take() {
+                    None => identify(payload).1,
+                    Some((whole, mut before)) => {
+                        before.extend(payload);
+                        assert_eq!(before.len(), whole, "PARTs and the last frame add up");
+                        identify(&before).1
+                    }
+                };
                 assert!(self.frames > 1, "ACK and PING come first");
                 assert!(!self.has_closed, "nothing follows CLOSE");
                 self.messages.push(number);
                 self.is_behind_ack = false;
                 self.frames += 1;
+                Some(length)
+            }
+            wire::Frame::Control { kind: wire::PART, length } => {
+                let body = self.bytes.get(at + HEADER..at + HEADER + length)?;
+                assert!(!self.has_closed && !body.is_empty());
+                match &mut self.parts {
+                    Some((_, before)) => before.extend(body),
+                    None => {
+                        let whole = u32::from_be_bytes(body[..4].try_into().unwrap());
+                        self.parts = Some((usize::try_from(whole).unwrap(), body[4..].to_vec()));
+                    }
+                }
+                self.is_behind_ack = false;
                 Some(length)
             }
             wire::Frame::Control { kind, length } => {
@@ -83,6 +105,8 @@ impl Tap {
                 self.told = *numbers;
             }
             Control::Close(goodbye) => {
+                let may_cut = matches!(goodbye.code, wire::close::FAULT | wire::close::ABORTED | wire::close::VOID);
+                assert!(self.parts.is_none() || may_cut, "a goodbye in the middle of a message");
                 let needs_account = !matches!(goodbye.code, wire::close::FAULT | wire::close::VOID);
                 assert!(self.is_behind_ack || !needs_account, "an ACK stands directly in front of CLOSE");
                 assert!(!self.has_closed, "CLOSE is said once");

@@ -7,6 +7,7 @@ use netasync::proto::classic::encode_header;
 use netasync::proto::endpoint::{Input, Phase, Role};
 use netasync::proto::events::{Fault, Reason};
 use netasync::proto::outbox::Push;
+use netasync::proto::receipts::Goal;
 
 use crate::application::encode;
 use crate::end::End;
@@ -59,7 +60,10 @@ impl End {
         while let Some(control) = self.receiver.next_for_sender() {
             match self.sender.hear(&control, now) {
                 Ok(false) => {}
-                Ok(true) => self.receiver.refund(),
+                Ok(true) => {
+                    self.pongs += 1;
+                    self.receiver.refund();
+                }
                 Err(fault) => self.receiver.fail(fault),
             }
         }
@@ -174,10 +178,33 @@ impl End {
             self.application.number += 1;
             if push == Push::Accepted {
                 self.application.accepted.push(number);
+                self.await_fate(number, network, now);
             }
             self.sent(now);
         }
         has_moved
+    }
+
+    /// Of some messages it wants to know what becomes of them.
+    fn await_fate(&mut self, number: u32, network: &mut Network, now: Moment) {
+        let goal = match number % 5 {
+            _ if !self.is_native() || self.awaited.len() >= 20 => return,
+            1 => Goal::Received,
+            3 => Goal::Consumed,
+            _ => return,
+        };
+        let ticket = self.sender.want(goal);
+        self.awaited.push((ticket, number, goal));
+        self.write(network, now);
+    }
+
+    pub fn learn_fates(&mut self) {
+        let (sender, fates) = (&mut self.sender, &mut self.fates);
+        self.awaited.retain(|(ticket, number, goal)| {
+            let outcome = sender.outcome(*ticket);
+            fates.extend(outcome.map(|outcome| (*number, *goal, outcome)));
+            outcome.is_none()
+        });
     }
 
     fn sent(&mut self, now: Moment) {
@@ -194,7 +221,7 @@ impl End {
 
     /// Past the empty queue where that is possible, as the fast path does.
     fn send(&mut self, payload: &[u8], network: &mut Network, now: Moment) -> Push {
-        let may_pass = self.sender.may_pass() && self.random.one_in(2);
+        let may_pass = self.sender.may_pass(payload.len()) && self.random.one_in(2);
         let link = self.link.as_mut().filter(|link| may_pass && !link.is_ending && !link.has_failed);
         let Some(link) = link else {
             return self.sender.push(payload);

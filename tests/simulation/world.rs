@@ -5,11 +5,14 @@ use std::time::Duration;
 use netasync::proto::Moment;
 use netasync::proto::endpoint::{Input, Phase, Role, State};
 use netasync::proto::events::{Fault, Reason};
-use netasync::proto::options::{Options, Protocol};
+use netasync::proto::hello::{Fate, Hello};
+use netasync::proto::options::{Holding, Options, Protocol};
+use netasync::proto::sessions::{Sessions, Verdict};
+use netasync::proto::standing::Known;
 
 use crate::application::{Application, Reading, Writing};
 use crate::end::{Dialed, End};
-use crate::greeting::{Asked, Greeted, Guest};
+use crate::greeting::{Asked, Greeted, Greeting, Guest};
 use crate::network::{Network, Shape, Side};
 use crate::random::Random;
 
@@ -47,6 +50,10 @@ pub struct Setup {
     pub writing: [Writing; 2],
     pub echoes: bool,
     pub is_server_up: bool,
+    /// How many sessions without a link, and how much cost in all, the server holds.
+    pub holds: (usize, u64),
+    /// Longer messages travel in PARTs of this size.
+    pub part: usize,
 }
 
 pub struct World {
@@ -69,6 +76,9 @@ pub struct World {
     pub impaired_until: [Moment; 2],
     is_hole: [bool; 2],
     is_server_dead: bool,
+    /// What the server's process holds, by the number of the accepted end.
+    sessions: Sessions<usize>,
+    named: u128,
     random: Random,
 }
 
@@ -77,13 +87,15 @@ impl World {
         let now = Moment::ZERO;
         let application = Application::new(setup.reading[0], setup.writing[0], false);
         let options = &setup.options[0];
-        let dialler = End::new(Role::Dialler, 0, options, application, random.split(), now);
+        let dialler = End::new(Role::Dialler, 0, options, application, random.split(), now).with_part(setup.part);
         let mut world = Self {
             now,
             network: Network::new(setup.shape, random.split()),
             dialler,
             accepted: Vec::new(),
             is_server_up: setup.is_server_up,
+            sessions: held(&setup),
+            named: 0,
             setup,
             frozen_until: [now; 2],
             frozen: [Duration::ZERO; 2],
@@ -154,6 +166,7 @@ impl World {
             let mut has_moved = self.act();
             self.network.advance(self.now);
             has_moved |= self.dial();
+            has_moved |= self.keep_sessions();
             has_moved |= self.accept();
             if !self.is_frozen(0) {
                 has_moved |= self.dialler.run(&mut self.network, self.now);
@@ -228,9 +241,14 @@ impl World {
     /// TCP is up: on the original's wire that is all.
     fn dialed(&mut self, wire: usize, limit: Moment) {
         if self.setup.options[0].protocol == Protocol::Native {
-            self.dialler.greetings += 1;
-            let credit = self.dialler.receiver.first_credit();
-            self.dialler.asked = Some(Asked::new(&self.dialler.options, self.dialler.greetings, credit, wire, limit));
+            let dialler = &mut self.dialler;
+            dialler.greetings += 1;
+            let (link, standing) = (dialler.greetings, dialler.standing());
+            let offer = match dialler.known {
+                Some(known) => Hello::resume(&dialler.options, link, known, &standing),
+                None => Hello::offer(&dialler.options, link, dialler.receiver.first_credit()),
+            };
+            dialler.asked = Some(Asked::new(offer, standing, wire, limit));
             return;
         }
         let dialed = Dialed { wire, side: 0, greeted: None };
@@ -250,7 +268,16 @@ impl World {
             }
             Some(Err(failure)) => {
                 assert!(!failure.is_lasting, "{:?} at a greeting of our own", failure.fault);
-                self.dialler.failed(Input::DialFailed(failure.fault), network, now);
+                let input = match failure.session {
+                    Fate::Kept => Input::DialFailed(failure.fault),
+                    Fate::Void => panic!("{:?}: no session of our own is impossible", failure.fault),
+                    Fate::Over { consumed } => {
+                        self.dialler.sender.settle(consumed);
+                        self.dialler.known = None;
+                        Input::SessionOver(failure.fault)
+                    }
+                };
+                self.dialler.failed(input, network, now);
             }
         }
         true
@@ -269,13 +296,95 @@ impl World {
             }
         }
         for mut guest in std::mem::take(&mut self.guests) {
-            match guest.run(&self.setup.options[1], &mut self.network, self.now) {
-                None => self.guests.push(guest),
-                Some(None) => self.network.close(guest.wire, 1, self.now),
-                Some(Some(greeted)) => {
+            match guest.run(&mut self.network, self.now) {
+                Greeting::Waiting => self.guests.push(guest),
+                Greeting::Gone => self.network.close(guest.wire, 1, self.now),
+                Greeting::Offered(offer) => {
                     has_moved = true;
+                    self.answer(&mut guest, &offer);
+                    self.guests.push(guest);
+                }
+                Greeting::New(greeted) => {
+                    has_moved = true;
+                    let agreement = &greeted.agreement;
+                    let known = Known { session: agreement.session, token: agreement.token };
+                    self.sessions.enter(known, guest.link, self.accepted.len());
                     self.accepted(guest.wire, Some(greeted));
                 }
+                Greeting::Resumed(number, greeted) => {
+                    has_moved = true;
+                    self.returned(number, &guest, greeted);
+                }
+            }
+        }
+        has_moved
+    }
+
+    /// How the listener answers.
+    fn answer(&mut self, guest: &mut Guest, offer: &Hello) {
+        let verdict = self.sessions.ask(offer, "dialler", self.now);
+        match verdict {
+            Verdict::New => {
+                self.named += 1;
+                let name = self.named.to_be_bytes();
+                guest.begin(offer, &self.setup.options[1], Known { session: name, token: name });
+            }
+            Verdict::Refuse(goodbye) => panic!("{goodbye:?} to a dialler of our own"),
+            Verdict::Over { consumed } => guest.refuse_closed(consumed),
+            Verdict::Resume(number) => {
+                // What was read of the older link and not parsed is dropped before anything is counted.
+                let end = &mut self.accepted[number];
+                let (reason, detail) = (Reason::Replaced, String::new());
+                end.step(Input::Broke(Fault { reason, detail }), &mut self.network, self.now);
+                if self.keep_sessions() && self.accepted[number].is_ended() {
+                    return self.answer(guest, offer);
+                }
+                let end = &mut self.accepted[number];
+                let (known, standing) = (end.known.expect("it is known by it"), end.standing());
+                end.greetings = offer.link;
+                self.sessions.answered(&known.session, offer.link);
+                let agreed = guest.resume(offer, &self.setup.options[1], number, known, &standing);
+                agreed.expect("no session of our own is impossible");
+            }
+        }
+    }
+
+    /// The answer is out, and with it the link is up; unless something has come between.
+    fn returned(&mut self, number: usize, guest: &Guest, greeted: Greeted) {
+        let end = &mut self.accepted[number];
+        if end.greetings != guest.link || !matches!(end.phase(), Phase::Absent { .. }) {
+            return self.network.close(guest.wire, 1, self.now);
+        }
+        let dialed = Dialed { wire: guest.wire, side: 1, greeted: Some(greeted) };
+        end.linked(dialed, Input::Returned { peer: String::from("client") }, &mut self.network, self.now);
+    }
+
+    /// The listener learns whose link is gone and whose session is over.
+    fn keep_sessions(&mut self) -> bool {
+        let mut has_moved = false;
+        for number in 0..self.accepted.len() {
+            let end = &mut self.accepted[number];
+            let Some(known) = end.known.filter(|_| !end.is_gone && end.is_native()) else { continue };
+            let session = known.session;
+            let is_absent = matches!(end.phase(), Phase::Absent { .. });
+            let mut expired = Vec::new();
+            if end.is_ended() {
+                end.known = None;
+                match end.ended_for() {
+                    Some(Reason::SessionExpired) => self.sessions.expired(&session),
+                    _ => self.sessions.over(&session, end.receiver.consumed_of_session(), self.now),
+                }
+                has_moved = true;
+            } else if is_absent && !end.is_absent {
+                expired = self.sessions.absent(&session, end.receiver.held_cost(), self.now);
+                has_moved = true;
+            } else if is_absent {
+                expired = self.sessions.holds(&session, end.receiver.held_cost());
+            }
+            self.accepted[number].is_absent = is_absent;
+            for number in expired {
+                has_moved = true;
+                self.accepted[number].step(Input::Expired, &mut self.network, self.now);
             }
         }
         has_moved
@@ -287,7 +396,7 @@ impl World {
         let mut application = Application::new(setup.reading[1], setup.writing[1], setup.echoes);
         application.next_write = self.now;
         let (options, random) = (&setup.options[1], self.random.split());
-        let mut end = End::new(Role::Accepted, stream, options, application, random, self.now);
+        let mut end = End::new(Role::Accepted, stream, options, application, random, self.now).with_part(setup.part);
         let (dialed, peer) = (Dialed { wire, side: 1, greeted }, String::from("client"));
         end.linked(dialed, Input::Started { peer }, &mut self.network, self.now);
         self.accepted.push(end);
@@ -334,6 +443,7 @@ impl World {
                 for wire in self.strangers() {
                     self.network.close(wire, 1, now);
                 }
+                self.sessions = held(&self.setup);
                 for end in self.accepted.iter_mut().filter(|end| !end.is_gone) {
                     end.kill(&mut self.network, now);
                 }
@@ -347,6 +457,7 @@ impl World {
                 for wire in self.strangers() {
                     self.network.vanish(wire, 1);
                 }
+                self.sessions = held(&self.setup);
                 for end in self.accepted.iter_mut().filter(|end| !end.is_gone) {
                     end.vanish(&mut self.network);
                 }
@@ -401,6 +512,9 @@ impl World {
     }
 
     fn note_impairments(&mut self) {
+        if std::mem::take(&mut self.network.has_silenced) {
+            self.impaired_until = [self.now; 2];
+        }
         for side in 0..2 {
             if self.is_hole[1 - side] {
                 self.impaired_until[side] = self.impaired_until[side].max(self.now);
@@ -429,4 +543,10 @@ impl World {
     pub fn has_impairments(&self) -> bool {
         self.impaired_until != [Moment::ZERO; 2]
     }
+}
+
+/// What a server's process holds when it begins.
+fn held(setup: &Setup) -> Sessions<usize> {
+    let (max_sessions, max_held_bytes) = setup.holds;
+    Sessions::new(Holding { session_timeout: setup.options[1].session_timeout, max_sessions, max_held_bytes })
 }

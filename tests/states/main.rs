@@ -15,7 +15,9 @@ use netasync::proto::endpoint::{Endpoint, Facts, Input, Order, Phase, State};
 use netasync::proto::events::{Event, Reason};
 use netasync::proto::wire::close;
 
-use walk::{CLOSE_TIMEOUT, Choice, Life, Side, Step, TICK, Wire, every_step, has_link, is_legal, name};
+use walk::{
+    CLOSE_TIMEOUT, Choice, Life, SESSION_TIMEOUT, Side, Step, TICK, Wire, every_step, has_link, is_legal, name,
+};
 
 const DIALLER: Life = Life { wire: Wire::Ours, role: Side::Dialler, reconnects: true };
 
@@ -40,13 +42,14 @@ fn every_phase_is_reached() {
         reached.entry((wire, role)).or_default().insert(name(step.before.phase()));
     });
     let counts: Vec<usize> = reached.values().map(BTreeSet::len).collect();
-    assert_eq!(counts, [8, 6, 8, 7], "{reached:?}");
+    assert_eq!(counts, [8, 7, 8, 7], "{reached:?}");
 }
 
 #[test]
 fn a_dialler_ends_only_by_its_own_side() {
     every_step(|step| {
         if step.path.life.reconnects
+            && step.path.life.is_dialler()
             && let Some(reason) = closed(step.orders)
         {
             assert!(is_closing(step), "{:?} in {:?}", step.input, step.path);
@@ -57,7 +60,48 @@ fn a_dialler_ends_only_by_its_own_side() {
 }
 
 #[test]
-fn an_accepted_end_ends_with_its_link() {
+fn a_session_is_forgotten_when_it_is_void_or_over_and_never_for_a_break() {
+    every_step(|step| {
+        let forgets = step.orders.contains(&Order::Forget);
+        let may = match step.input {
+            Choice::PeerClosed(code) => code != close::FAULT,
+            Choice::BrokeRules => true,
+            _ => false,
+        };
+        assert!(!forgets || (may && step.path.life.is_dialler() && step.path.life.is_ours()), "{:?}", step.path);
+        let is_up = matches!(step.before.phase(), Phase::Up { .. });
+        if may && is_up && step.path.life == DIALLER {
+            assert!(forgets, "{:?} in {:?}", step.input, step.path);
+        }
+    });
+}
+
+#[test]
+fn an_accepted_end_whose_dialler_returns_goes_on() {
+    every_step(|step| {
+        if step.input == Choice::Returned && matches!(step.before.phase(), Phase::Absent { .. }) {
+            let is_closing = step.before.state() == State::Closing;
+            assert!(matches!(step.orders.first(), Some(Order::Deliver(Event::Connected(_)))));
+            match step.after.phase() {
+                Phase::Up { .. } => assert!(!is_closing),
+                Phase::Parting { is_heard: false } => {
+                    assert!(is_closing && matches!(step.orders.get(1), Some(Order::SayClose { .. })));
+                }
+                other => panic!("{other:?} in {:?}", step.path),
+            }
+        }
+        let has_waited = |until: Moment| step.now >= until && step.input == Choice::Looked;
+        if let Phase::Absent { until } = step.before.phase()
+            && has_waited(until)
+        {
+            let reason = closed(step.orders);
+            assert!(matches!(reason, Some(Reason::SessionExpired | Reason::CloseTimeout)), "{:?}", step.path);
+        }
+    });
+}
+
+#[test]
+fn an_accepted_end_ends_with_its_session() {
     every_step(|step| {
         let life = step.path.life;
         if life.is_dialler() {
@@ -65,7 +109,16 @@ fn an_accepted_end_ends_with_its_link() {
         }
         assert!(!step.orders.contains(&Order::Dial));
         let disconnected = |order: &Order| matches!(order, Order::Deliver(Event::Disconnected(_)));
-        assert!(!step.orders.iter().any(disconnected));
+        let waits = step.orders.iter().any(disconnected);
+        if waits {
+            assert!(life.reconnects && life.is_ours());
+            assert!(!matches!(step.input, Choice::BrokeRules | Choice::PeerClosed(close::VOID | close::ABORTED)));
+            let is_over = step.path.steps.iter().any(|(input, ..)| matches!(input, Choice::PeerClosed(close::DONE)));
+            assert!(!is_over, "{:?}", step.path);
+            let Phase::Absent { until } = step.after.phase() else { panic!("{:?}", step.after.phase()) };
+            assert_eq!(until, step.now + SESSION_TIMEOUT);
+            return;
+        }
         let is_end = step.input.is_break() || (life.is_ours() && step.input == Choice::Eof);
         let is_second_word =
             matches!(step.before.phase(), Phase::Replying { .. }) && matches!(step.input, Choice::PeerClosed(_));
@@ -145,6 +198,7 @@ fn every_wait_has_a_deadline() {
         let waits_for_time = match step.after.phase() {
             Phase::Resting { .. } | Phase::Answering { .. } | Phase::Replying { .. } => true,
             Phase::Draining { .. } | Phase::Leaving | Phase::Parting { .. } => true,
+            Phase::Absent { .. } => true,
             _ => state == State::Closing,
         };
         let is_linkless_start = step.after.phase() == Phase::Ended;
@@ -213,7 +267,8 @@ fn a_closing_dialler_with_something_left_comes_back_whatever_broke_its_link() {
         let life = step.path.life;
         let is_break = step.input.is_break() || (life.is_ours() && step.input == Choice::Eof);
         let is_parting = matches!(step.before.phase(), Phase::Parting { is_heard: false } | Phase::Draining { .. });
-        if life.reconnects && is_parting && is_break && step.facts.queued > 0 {
+        let has_left = step.facts.queued > 0 || (step.facts.unconfirmed > 0 && step.facts.goes_again);
+        if life.reconnects && life.is_dialler() && is_parting && is_break && has_left {
             assert!(matches!(step.after.phase(), Phase::Resting { .. }), "{:?} in {:?}", step.input, step.path);
         }
     });

@@ -87,14 +87,15 @@ fn rank(phase: Phase) -> usize {
         Phase::Dialling => 1,
         Phase::Resting { .. } => 2,
         Phase::Up { .. } => 3,
-        Phase::Answering { .. } => 4,
-        Phase::Draining { is_heard: false } => 5,
-        Phase::Draining { is_heard: true } => 6,
-        Phase::Leaving => 7,
-        Phase::Parting { is_heard: false } => 8,
-        Phase::Parting { is_heard: true } => 9,
-        Phase::Replying { .. } => 10,
-        Phase::Ended => 11,
+        Phase::Absent { .. } => 4,
+        Phase::Answering { .. } => 5,
+        Phase::Draining { is_heard: false } => 6,
+        Phase::Draining { is_heard: true } => 7,
+        Phase::Leaving => 8,
+        Phase::Parting { is_heard: false } => 9,
+        Phase::Parting { is_heard: true } => 10,
+        Phase::Replying { .. } => 11,
+        Phase::Ended => 12,
     }
 }
 
@@ -108,6 +109,7 @@ fn told(orders: &[Order]) -> String {
             Order::SayClose { goodbye, after: After::Everything } => format!("say {}", code_name(goodbye.code)),
             Order::SayClose { goodbye, after: After::WhatMayBegin } => format!("say {} now", code_name(goodbye.code)),
             Order::Blame(goodbye) => format!("blame {}", code_name(goodbye.code)),
+            Order::Forget => String::from("forget the session"),
             Order::Deliver(Event::Connected(_)) => String::from("C"),
             Order::Deliver(Event::Disconnected(down)) => format!("D({})", down.reason.name()),
             Order::Deliver(Event::Closed(closed)) => format!("X({})", closed.reason.name()),
@@ -126,5 +128,6 @@ A row is a phase and what happens in it; the last column lists every outcome tha
 halves (what is queued, unconfirmed, owed, received, said) and some moment bring. C is Connected, D
 Disconnected and X Closed, with their reasons: RESET stands for any break, PROTOCOL for any that the peer
 is told of, REFUSED and REJECTED for any failed dial. \"Say\" is CLOSE behind everything that was accepted,
-\"say now\" behind what may be begun now. What is not listed comes too late and changes nothing.
+\"say now\" behind what may be begun now. An accepted end is Absent only where its listener holds sessions;
+where it does not, what breaks its link ends it. What is not listed comes too late and changes nothing.
 ";

@@ -11,6 +11,7 @@ use netasync::proto::wire::{Goodbye, close};
 
 pub const TICK: Duration = Duration::from_secs(1);
 pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+pub const SESSION_TIMEOUT: Duration = Duration::from_secs(3);
 /// Paths of this length reach every state in every way that differs.
 const DEPTH: usize = 7;
 
@@ -19,6 +20,7 @@ const DEPTH: usize = 7;
 pub struct Life {
     pub wire: Wire,
     pub role: Side,
+    /// A dialler dials again; an accepted end waits for its dialler's return.
     pub reconnects: bool,
 }
 
@@ -34,9 +36,10 @@ pub enum Side {
     Accepted,
 }
 
-const LIVES: [Life; 6] = [
+const LIVES: [Life; 7] = [
     Life { wire: Wire::Ours, role: Side::Dialler, reconnects: true },
     Life { wire: Wire::Ours, role: Side::Dialler, reconnects: false },
+    Life { wire: Wire::Ours, role: Side::Accepted, reconnects: true },
     Life { wire: Wire::Ours, role: Side::Accepted, reconnects: false },
     Life { wire: Wire::Original, role: Side::Dialler, reconnects: true },
     Life { wire: Wire::Original, role: Side::Dialler, reconnects: false },
@@ -61,6 +64,7 @@ impl Life {
         let settings = Settings {
             close_timeout: CLOSE_TIMEOUT.as_secs_f64(),
             reconnect: Retry::fixed(TICK.as_secs_f64()).ok().filter(|_| self.reconnects),
+            session_timeout: if self.reconnects { SESSION_TIMEOUT.as_secs_f64() } else { 0.0 },
             protocol: if self.is_ours() { Protocol::Native } else { Protocol::Classic },
             ..Settings::default()
         };
@@ -81,6 +85,10 @@ pub enum Choice {
     Dialed,
     DialFailed,
     Rejected,
+    /// REFUSE 6.
+    SessionOver,
+    Returned,
+    Expired,
     /// CLOSE, with its code.
     PeerClosed(u16),
     Broke,
@@ -92,11 +100,14 @@ pub enum Choice {
     Abort,
 }
 
-const CHOICES: [Choice; 16] = [
+const CHOICES: [Choice; 19] = [
     Choice::Started,
     Choice::Dialed,
     Choice::DialFailed,
     Choice::Rejected,
+    Choice::SessionOver,
+    Choice::Returned,
+    Choice::Expired,
     Choice::PeerClosed(close::DONE),
     Choice::PeerClosed(close::LEAVING),
     Choice::PeerClosed(close::FAULT),
@@ -120,6 +131,9 @@ impl Choice {
             Self::Dialed => Input::Dialed { peer },
             Self::DialFailed => Input::DialFailed(fault(Reason::Refused)),
             Self::Rejected => Input::Rejected(fault(Reason::Rejected)),
+            Self::SessionOver => Input::SessionOver(fault(Reason::ClosedByPeer)),
+            Self::Returned => Input::Returned { peer },
+            Self::Expired => Input::Expired,
             Self::PeerClosed(code) => Input::PeerClosed(Goodbye { code, words: String::new() }),
             Self::Broke => Input::Broke(fault(Reason::Reset)),
             Self::BrokeRules => Input::Broke(fault(Reason::Protocol)),
@@ -140,15 +154,19 @@ impl Choice {
 fn facts(life: Life, phase: Phase) -> Vec<Facts> {
     let may_have_said = matches!(phase, Phase::Parting { .. } | Phase::Replying { .. });
     let mut all = Vec::new();
-    for bits in 0..32_u32 {
+    for bits in 0..64_u32 {
         let is = |bit: u32| bits & 1 << bit != 0;
         let facts = Facts {
             queued: if is(0) { 3 } else { 0 },
             unconfirmed: if is(1) { 2 } else { 0 },
+            goes_again: is(5),
             has_said_close: is(2),
             owes_answer: is(3),
             brought_message: is(4),
         };
+        if facts.goes_again && (facts.unconfirmed == 0 || !life.is_dialler()) {
+            continue;
+        }
         let is_possible = if life.is_ours() {
             !facts.owes_answer && (may_have_said || !facts.has_said_close)
         } else {
@@ -209,7 +227,10 @@ fn replay(path: &Path) -> (Endpoint, Moment) {
 
 /// Each input with each set of facts, now, soon and late.
 fn inputs(life: Life, phase: Phase, now: Moment) -> impl Iterator<Item = (Choice, Facts, Moment)> {
-    let choices = CHOICES.into_iter().filter(move |input| life.is_ours() || !matches!(input, Choice::PeerClosed(_)));
+    let is_ours_alone = |input: &Choice| {
+        matches!(input, Choice::PeerClosed(_) | Choice::SessionOver | Choice::Returned | Choice::Expired)
+    };
+    let choices = CHOICES.into_iter().filter(move |input| life.is_ours() || !is_ours_alone(input));
     choices.flat_map(move |input| {
         facts(life, phase)
             .into_iter()
@@ -223,6 +244,9 @@ pub fn is_legal(life: Life, phase: Phase, input: Choice) -> bool {
     match input {
         Choice::Started => phase == Phase::New,
         Choice::Dialed | Choice::DialFailed | Choice::Rejected => phase == Phase::Dialling && life.is_dialler(),
+        Choice::SessionOver => phase == Phase::Dialling && life.is_dialler() && life.is_ours(),
+        Choice::Returned | Choice::Expired => matches!(phase, Phase::Absent { .. }),
+        Choice::BrokeRules if matches!(phase, Phase::Absent { .. }) => true,
         Choice::Broke | Choice::BrokeRules => has_link(phase),
         Choice::PeerClosed(_) => life.is_ours() && has_link(phase),
         Choice::Eof => reads || matches!(phase, Phase::Parting { .. } | Phase::Replying { .. }),
@@ -246,7 +270,16 @@ fn sign(endpoint: &Endpoint, path: &Path, now: Moment) -> String {
     let sent_away = path.steps.iter().rev().find(|(input, ..)| *input == Choice::PeerClosed(close::LEAVING));
     let sent_away = sent_away.map(|(_, _, at)| now.saturating_sub(*at).min(2 * TICK));
     let phase = name(endpoint.phase());
-    format!("{phase} {:?} {due:?} {age:?} {:?} {sent_away:?}", code(endpoint.phase()), endpoint.state())
+    // Whether the session is over, since the last link came up.
+    let ends = |input: Choice| matches!(input, Choice::PeerClosed(code) if code != close::FAULT);
+    let last = path.steps.iter().rev().map(|(input, ..)| *input).find(|input| ends(*input) || *input == Choice::Dialed);
+    let is_over = last.is_some_and(ends);
+    let until = match endpoint.phase() {
+        Phase::Absent { until } => Some(until.saturating_sub(now)),
+        _ => None,
+    };
+    let (code, state) = (code(endpoint.phase()), endpoint.state());
+    format!("{phase} {code:?} {due:?} {until:?} {age:?} {state:?} {sent_away:?} {is_over}")
 }
 
 fn code(phase: Phase) -> Option<u16> {
@@ -259,6 +292,7 @@ pub fn name(phase: Phase) -> &'static str {
         Phase::Dialling => "Dialling",
         Phase::Resting { .. } => "Resting",
         Phase::Up { .. } => "Up",
+        Phase::Absent { .. } => "Absent",
         Phase::Answering { .. } => "Answering",
         Phase::Draining { is_heard: false } => "Draining",
         Phase::Draining { is_heard: true } => "Draining, heard",

@@ -84,6 +84,11 @@ class NativePeer(RawPeer):
 
     # The greeting
 
+    def take_up(self, older: NativePeer) -> None:
+        """Go on counting where another link of the same session stopped."""
+        self.begun, self.begun_cost, self.heard = older.begun, older.begun_cost, older.heard
+        self._costs, self.consumed, self.told = older._costs, older.consumed, older.told
+
     def say_hello(self, **fields: Any) -> Hello:
         """Send HELLO with these fields and wait for no answer."""
         self.ours = Hello(**fields)

@@ -206,6 +206,10 @@ class World:
         """The next item, which is `Closed`."""
         return await self._one(conn, Closed)
 
+    async def lost(self, conn: Any) -> Closed | Disconnected:
+        """The next item of an accepted connection whose link broke: here `Disconnected`, there `Closed`."""
+        return await self._one(conn, Closed if self.wire == "net.async" else Disconnected)
+
     async def items(self, conn: Any, via: Any = None) -> AsyncIterator[Any]:
         """Iterate the handle, or one of its channels."""
         async for item in self.face.items(via or conn):
@@ -329,8 +333,9 @@ class World:
 
     def _settle_up(self) -> None:
         for record in self._records.values():
-            # A plain peer grants nothing more: closing would wait for it in vain.
-            if self.wire == "netasync" and record.conn.stats().queued:
+            # A plain peer grants and confirms nothing more: closing would wait for it in vain.
+            stats = record.conn.stats()
+            if self.wire == "netasync" and stats.queued + stats.unconfirmed:
                 record.conn.abort()
             else:
                 record.conn.close()

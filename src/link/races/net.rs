@@ -12,7 +12,6 @@ use std::time::Duration;
 use shuttle::sync::{Condvar, Mutex, MutexGuard};
 
 use super::fork::KnownTo;
-use crate::proto::events::Reason;
 use crate::proto::options::Options;
 
 #[path = "pipe.rs"]
@@ -132,11 +131,6 @@ pub(super) fn wait_for_all(
 
 pub async fn dial(_: SocketAddr, _: Option<SocketAddr>, _: &Options) -> io::Result<Socket> {
     Err(ErrorKind::Unsupported.into())
-}
-
-/// No limit is kept here, so nothing is ever given up.
-pub(super) fn told_by(error: &io::Error) -> Option<Reason> {
-    (error.kind() == ErrorKind::ConnectionReset).then_some(Reason::Reset)
 }
 
 pub async fn lookup(_: &str, _: u16) -> io::Result<Vec<SocketAddr>> {

@@ -179,7 +179,8 @@ fn options(protocol: Protocol) -> Options {
     let read_buffer = Buffer::new(Policy::Fixed, 4, 4096).expect("makes sense");
     let write_buffer = Buffer::new(Policy::Fixed, 2, 4096).expect("makes sense");
     let settings = Settings { heartbeat_interval: day, close_timeout: day, protocol, ..Settings::default() };
-    let settings = Settings { open_timeout: day, read_buffer, write_buffer, reconnect: None, ..settings };
+    let settings =
+        Settings { open_timeout: day, read_buffer, write_buffer, reconnect: None, session_timeout: 0.0, ..settings };
     settings.check().expect("makes sense")
 }
 
@@ -187,12 +188,16 @@ fn greeted(options: &Options) -> Greeted {
     let credit = options.read_buffer.max_bytes;
     let agreement = Agreement {
         session: [1; 16],
+        token: [2; 16],
+        is_resumed: false,
+        received: 0,
         credit,
+        offered: credit,
         max_messages: 4,
         hold: options.write_buffer.max_bytes,
         max_size: options.max_size,
         heartbeat_timeout: options.heartbeat_timeout,
         has_dialled: false,
     };
-    Greeted { agreement, credit, first_by: clock::now() + Duration::from_secs(86_400) }
+    Greeted { agreement, first_by: clock::now() + Duration::from_secs(86_400) }
 }
