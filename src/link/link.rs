@@ -151,7 +151,7 @@ pub struct Link {
     /// An accepted connection's place among its listener's sessions, until it has ended.
     membership: Mutex<Option<Membership>>,
     /// How often this connection was fenced, and the link that waits to be installed since.
-    returning: Mutex<(u64, Option<Dialed>)>,
+    returning: Mutex<(u64, Option<Box<Dialed>>)>,
 }
 
 impl Link {
@@ -319,12 +319,12 @@ impl Link {
         let mut returning = self.returning.lock();
         // Of a connection that has ended nobody would ever end the link.
         if returning.0 == epoch && !self.has_ended() {
-            returning.1 = Some(dialed);
+            returning.1 = Some(Box::new(dialed));
             self.news.notify_one();
         }
     }
 
-    pub(super) fn take_returning(&self) -> Option<Dialed> {
+    pub(super) fn take_returning(&self) -> Option<Box<Dialed>> {
         self.returning.lock().1.take()
     }
 

@@ -48,7 +48,7 @@ pub struct Supervisor {
     route: Option<Route>,
     dialling: Option<Dialling>,
     /// A link that is up and not installed yet.
-    dialed: Option<Dialed>,
+    dialed: Option<Box<Dialed>>,
     watch: Option<Watch>,
     /// The moment of the last tick, the reads so far and whether bytes lay there then.
     last_tick: (Moment, u64, bool),
@@ -68,6 +68,7 @@ impl Supervisor {
     fn new(link: Arc<Link>, endpoint: Endpoint, route: Option<Route>, dialed: Option<Dialed>) -> Self {
         let last_tick = (clock::now(), 0, false);
         let _end = EndWithSupervisor(Arc::clone(&link));
+        let dialed = dialed.map(Box::new);
         Self { link, endpoint, route, dialling: None, dialed, watch: None, last_tick, _end }
     }
 
@@ -103,7 +104,7 @@ impl Supervisor {
                 Some(match dialed {
                     Ok(dialed) => {
                         let peer = dialed.peer.clone();
-                        self.dialed = Some(dialed);
+                        self.dialed = Some(Box::new(dialed));
                         Input::Dialed { peer }
                     }
                     Err(Failure { fault, is_lasting, session }) => {
@@ -195,7 +196,7 @@ impl Supervisor {
         match event {
             Event::Connected(connected) => {
                 if let Some(dialed) = self.dialed.take() {
-                    self.link.install(connected, dialed, status);
+                    self.link.install(connected, *dialed, status);
                     self.link.drain();
                 }
             }
