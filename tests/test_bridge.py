@@ -512,7 +512,8 @@ SWITCHED = """
             return super().call_soon(*args, **kwargs)
 
     async def main(loop):
-        async with netasync.listen(0) as listener, netasync.connect(listener.address) as client:
+        listener = netasync.listen(0, cork=False)
+        async with listener, netasync.connect(listener.address, cork=False) as client:
             served = await listener.accept()
             await client.recv(), await served.recv()
             before = loop.scheduled

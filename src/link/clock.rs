@@ -26,14 +26,17 @@ pub async fn until(moment: Option<Moment>) {
     }
 }
 
-/// Runs `future` for at most `limit`; None when it was not done by then.
-pub async fn within<F: Future>(limit: Duration, future: F) -> Option<F::Output> {
-    tokio::time::timeout(limit, future).await.ok()
+/// Runs `future` for at most `limit`; None when it was not done by then. Boxed: whoever awaits this would hold
+/// room for it three times over.
+pub fn within<F: Future>(limit: Duration, future: F) -> impl Future<Output = Option<F::Output>> {
+    let future = Box::pin(future);
+    async move { tokio::time::timeout(limit, future).await.ok() }
 }
 
 /// Runs `future` until `moment`; None when it was not done by then.
-pub async fn before<F: Future>(moment: Moment, future: F) -> Option<F::Output> {
-    tokio::time::timeout_at((origin() + moment).into(), future).await.ok()
+pub fn before<F: Future>(moment: Moment, future: F) -> impl Future<Output = Option<F::Output>> {
+    let future = Box::pin(future);
+    async move { tokio::time::timeout_at((origin() + moment).into(), future).await.ok() }
 }
 
 /// Rests on the runtime.

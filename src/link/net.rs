@@ -25,6 +25,9 @@ use crate::proto::options::Options;
 const SHORT_PATH_SEND_BUFFER: usize = 256 * 1024;
 const SHORT_PATH: Duration = Duration::from_millis(1);
 
+/// So much is copied together and sent as one piece: a list of pieces costs the kernel 0.1 µs more.
+const SMALL: usize = 256;
+
 /// A connected, non-blocking TCP socket. tokio does not watch it unless somebody asks for that.
 #[derive(Debug)]
 pub struct Socket {
@@ -51,10 +54,15 @@ impl Socket {
 
     /// Hands as much of `parts` to the kernel as it takes.
     pub fn send(&self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
+        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+        let mut small = [0; SMALL];
+        let length = gather(parts, &mut small);
         loop {
-            let mut control = SendAncillaryBuffer::default();
-            let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
-            match rustix::net::sendmsg(&self.fd, parts, &mut control, flags) {
+            let outcome = match length {
+                Some(length) => rustix::net::send(&self.fd, &small[..length], flags),
+                None => rustix::net::sendmsg(&self.fd, parts, &mut SendAncillaryBuffer::default(), flags),
+            };
+            match outcome {
                 Ok(length) => return Ok(length),
                 Err(Errno::INTR) => {}
                 Err(error) => return Err(error.into()),
@@ -127,6 +135,16 @@ impl Socket {
         };
         (status == 0).then(|| Duration::from_micros(u64::from(info.tcpi_rtt)))
     }
+}
+
+/// Copies `parts` together if they fit; returns how many bytes they are.
+fn gather(parts: &[IoSlice<'_>], space: &mut [u8]) -> Option<usize> {
+    let mut end = 0;
+    for part in parts {
+        space.get_mut(end..end + part.len())?.copy_from_slice(part);
+        end += part.len();
+    }
+    Some(end)
 }
 
 impl AsFd for Socket {
@@ -293,14 +311,17 @@ pub fn wait(signal: &Signal, socket: Option<(&Socket, Interest)>, limit: Option<
         Some((_, Interest::Write)) => PollFlags::OUT,
         _ => PollFlags::IN | PollFlags::RDHUP,
     };
-    let mut fds = [PollFd::new(&signal.fd, PollFlags::IN), PollFd::new(&signal.fd, PollFlags::empty())];
-    let mut count = 1;
+    // The socket first: it is what mostly comes, and the kernel stops to look closely there.
+    let mut fds = [PollFd::new(&signal.fd, PollFlags::IN), PollFd::new(&signal.fd, PollFlags::IN)];
     if let Some((socket, _)) = socket {
-        fds[1] = PollFd::new(&socket.fd, flags);
-        count = 2;
+        fds[0] = PollFd::new(&socket.fd, flags);
     }
-    match rustix::event::poll(&mut fds[..count], limit.map(timespec).as_ref()) {
-        Ok(_) => Ready { signal: !fds[0].revents().is_empty(), socket: count == 2 && !fds[1].revents().is_empty() },
+    let fds = if socket.is_some() { &mut fds[..] } else { &mut fds[1..] };
+    match rustix::event::poll(fds, limit.map(timespec).as_ref()) {
+        Ok(_) => {
+            let is_ready = |fd: Option<&PollFd<'_>>| fd.is_some_and(|fd| !fd.revents().is_empty());
+            Ready { signal: is_ready(fds.last()), socket: socket.is_some() && is_ready(fds.first()) }
+        }
         // EINTR: the caller looks at its signals, and at everything else.
         Err(_) => Ready::default(),
     }

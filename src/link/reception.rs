@@ -77,7 +77,7 @@ struct Greeter {
 impl Greeter {
     async fn greet(self) {
         match self.listener.wire() {
-            Wire::One(_) => self.in_time(self.agree(Vec::new())).await,
+            Wire::One(_) => _ = self.in_time(self.agree(Vec::new())).await,
             Wire::Either => {
                 let Ok(hearing) = Hearing::new(&self.socket, self.listener.options()) else { return };
                 // Silence is the original's: its peer may have nothing to say.
@@ -89,7 +89,7 @@ impl Greeter {
                     Some(_) => return,
                 };
                 match first.first() {
-                    Some(&FIRST_BYTE) => self.in_time(self.agree(first)).await,
+                    Some(&FIRST_BYTE) => _ = self.in_time(self.agree(first)).await,
                     Some(&(NOT_ORIGINAL..)) => {}
                     _ => self.enter_original(first).await,
                 }
@@ -98,8 +98,8 @@ impl Greeter {
     }
 
     /// The deadline is absolute: bytes that arrive do not extend it.
-    async fn in_time(&self, greeting: impl Future<Output = Option<()>>) {
-        clock::before(self.first_by, greeting).await;
+    fn in_time(&self, greeting: impl Future<Output = Option<()>>) -> impl Future<Output = Option<Option<()>>> {
+        clock::before(self.first_by, greeting)
     }
 
     /// None: there is no connection.

@@ -267,13 +267,8 @@ impl Outbox {
         self.continuing().len() + self.again().len() + self.waiting.len()
     }
 
-    /// So many bytes may be begun now: whole messages, of what goes again or of what waits; or the rest
-    /// of one that is under way.
-    pub fn beginnable_bytes(&self) -> usize {
-        self.plan().0
-    }
-
-    /// The same, and whether nothing more could be begun behind them.
+    /// So many bytes may be begun now: whole messages, of what goes again or of what waits, or the rest of
+    /// one that is under way; and whether nothing more could be begun behind them.
     pub fn plan(&self) -> (usize, bool) {
         let (continuing, again) = (self.continuing().len(), self.again().len());
         if continuing > 0 {
@@ -631,7 +626,7 @@ mod tests {
     }
 
     fn beginnable(outbox: &Outbox) -> &[u8] {
-        outbox.next(outbox.beginnable_bytes())
+        outbox.next(outbox.plan().0)
     }
 
     fn unsent(outbox: &Outbox) -> Vec<u8> {
@@ -799,7 +794,7 @@ mod tests {
         assert_eq!(beginnable(&outbox), frame(&[3]), "four are granted");
         assert_eq!((outbox.unconfirmed(), outbox.queued(), outbox.accepted()), (2, 3, 6));
         outbox.confirm(3, cost(1) * 6).unwrap();
-        outbox.wrote(outbox.beginnable_bytes());
+        outbox.wrote(outbox.plan().0);
         outbox.confirm(6, cost(1) * 9).unwrap();
         assert_eq!((outbox.confirmed(), outbox.is_empty()), (6, true));
     }
@@ -823,10 +818,10 @@ mod tests {
             outbox.rewind();
         }
         outbox.begin_session(&agreement(1000), OnNewSession::Redeliver);
-        outbox.wrote(outbox.beginnable_bytes());
+        outbox.wrote(outbox.plan().0);
         assert_eq!((outbox.unconfirmed(), outbox.ever_begun()), (3, 3));
         assert_eq!(beginnable(&outbox), [frame(&[7]), frame(&[8])].concat());
-        outbox.wrote(outbox.beginnable_bytes());
+        outbox.wrote(outbox.plan().0);
         outbox.confirm(5, 1000).unwrap();
         assert_eq!((outbox.confirmed(), outbox.redelivered(), outbox.accepted()), (6, 12, 9));
     }

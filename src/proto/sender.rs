@@ -185,8 +185,8 @@ impl Sender {
 
     /// Drafts everything that may be written now; `parts` shows it.
     pub fn compose(&mut self, numbers: Numbers) {
-        let messages = self.messages();
-        self.planned = self.beginnable();
+        let (planned, messages) = self.plan();
+        self.planned = planned;
         if self.protocol == Protocol::Native {
             self.control.draft(messages, numbers);
         }
@@ -229,7 +229,8 @@ impl Sender {
         if !self.outbox.rest().is_empty() || !self.control.rest().is_empty() {
             return true;
         }
-        self.beginnable() > 0 || (self.protocol == Protocol::Native && self.control.is_urgent(self.messages()))
+        let (planned, messages) = self.plan();
+        planned > 0 || (self.protocol == Protocol::Native && self.control.is_urgent(messages))
     }
 
     /// The kernel took all that was offered, or not.
@@ -415,13 +416,11 @@ impl Sender {
         stats.bytes_sent = self.bytes;
     }
 
-    fn beginnable(&self) -> usize {
-        if self.control.has_begun_close() { 0 } else { self.outbox.beginnable_bytes() }
-    }
-
-    fn messages(&self) -> Messages {
+    /// How many bytes of messages may be begun now, and what that means for what stands between them.
+    fn plan(&self) -> (usize, Messages) {
         let (planned, are_last) = if self.control.has_begun_close() { (0, true) } else { self.outbox.plan() };
-        Messages { are_some: planned > 0, are_all: planned == self.outbox.unbegun_bytes(), are_last }
+        let are_all = planned == self.outbox.unbegun_bytes();
+        (planned, Messages { are_some: planned > 0, are_all, are_last })
     }
 
     fn spoke(&mut self, written: usize, now: Moment) {

@@ -190,7 +190,7 @@ impl Bridge {
         let is_first = corked.len() == 1;
         drop(corked);
         if is_first {
-            let callback = Callback { bridge: self.strong()?, task: Task::Flush };
+            let callback = Callback::of(py, self.strong()?, Task::Flush)?;
             self.event_loop(py)?.call_method1(intern!(py, "call_soon"), (callback,))?;
         }
         Ok(())
@@ -247,7 +247,7 @@ impl Bridge {
 
     fn open_signal(&self, py: Python<'_>) -> PyResult<()> {
         let signal = Arc::new(Signal::new()?);
-        let callback = Callback { bridge: self.strong()?, task: Task::Drain(Arc::clone(&signal)) };
+        let callback = Callback::of(py, self.strong()?, Task::Drain(Arc::clone(&signal)))?;
         self.event_loop(py)?.call_method1(intern!(py, "add_reader"), (signal.lend(), callback))?;
         self.errands.watch(signal);
         Ok(())
@@ -324,7 +324,7 @@ impl Bridge {
             event_loop.call_method1(remove, (old.as_raw_fd(),))?;
         }
         if let Some(new) = new {
-            let callback = Callback { bridge: self.strong()?, task: task() };
+            let callback = Callback::of(event_loop.py(), self.strong()?, task())?;
             event_loop.call_method1(add, (new.lend(), callback))?;
         }
         Ok(())

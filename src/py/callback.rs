@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::sync::Arc;
 
+use pyo3::intern;
 use pyo3::prelude::*;
 
 use super::bridge::{Bridge, Work};
@@ -57,13 +58,20 @@ pub enum Task {
 /// A plain callback of the loop.
 #[pyclass(frozen, module = "netasync._native")]
 pub struct Callback {
-    pub(super) bridge: Arc<Bridge>,
-    pub(super) task: Task,
+    bridge: Arc<Bridge>,
+    task: Task,
+}
+
+impl Callback {
+    /// For the loop: its bound `run`, for which both loops have a shorter way than for a callable object.
+    pub fn of<'py>(py: Python<'py>, bridge: Arc<Bridge>, task: Task) -> PyResult<Bound<'py, PyAny>> {
+        Bound::new(py, Self { bridge, task })?.getattr(intern!(py, "run"))
+    }
 }
 
 #[pymethods]
 impl Callback {
-    fn __call__(&self, py: Python<'_>) -> PyResult<()> {
+    fn run(&self, py: Python<'_>) -> PyResult<()> {
         if !self.bridge.is_here() {
             return Ok(());
         }

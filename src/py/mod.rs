@@ -18,3 +18,4 @@ pub mod runtime;
 pub mod select;
 pub mod waiter;
 pub mod waiting;
+mod wakeup;

@@ -121,7 +121,7 @@ impl Await {
         self.waiter = Some(Arc::clone(&waiter));
         if let Some(limit) = &mut self.limit {
             let left = limit.until.saturating_sub(clock::now()).as_secs_f64();
-            let callback = Callback { bridge: Arc::clone(&bridge), task: Task::TimedOut(Arc::clone(&waiter)) };
+            let callback = Callback::of(py, Arc::clone(&bridge), Task::TimedOut(Arc::clone(&waiter)))?;
             let timer = bridge.event_loop(py)?.call_method1(intern!(py, "call_later"), (left, callback))?;
             limit.timer = Some(timer.unbind());
         }

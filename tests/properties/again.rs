@@ -121,7 +121,7 @@ proptest! {
                     plain.waiting.push_back(payload);
                 }
                 Move::Write(most) => {
-                    let bytes = [outbox.rest(), outbox.next(outbox.beginnable_bytes())].concat();
+                    let bytes = [outbox.rest(), outbox.next(outbox.plan().0)].concat();
                     let taken = most.min(bytes.len());
                     prop_assert!(taken > 0 || outbox.is_empty());
                     wire.extend_from_slice(&bytes[..taken]);

@@ -141,7 +141,7 @@ impl Plain {
 
 /// As the sending half does it: the rest of a frame first, then what may be begun.
 fn composed(outbox: &Outbox) -> Vec<u8> {
-    [outbox.rest(), outbox.next(outbox.beginnable_bytes())].concat()
+    [outbox.rest(), outbox.next(outbox.plan().0)].concat()
 }
 
 proptest! {
