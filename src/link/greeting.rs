@@ -117,9 +117,7 @@ impl<'a> Hearing<'a> {
             }
         }
     }
-}
 
-impl Hearing<'_> {
     /// Answers one that comes back to its session. Its connection does not wait for a first frame.
     ///
     /// # Errors

@@ -16,15 +16,14 @@ use super::driver::{Driver, LoopDriver, Reading};
 use super::fork::Birth;
 use super::net::Socket;
 use super::seats::Seat;
-use super::sessions::{Fenced, Membership};
+use super::sessions::Membership;
 use super::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use super::wake::{Bell, WaitList, Waker};
 use crate::proto::Moment;
 use crate::proto::account::Stats;
 use crate::proto::endpoint::{Facts, Input, Role, State};
-use crate::proto::events::{Closed, Connected, Event, Fault, Reason};
-use crate::proto::halves::{Opened, Receiver, Sender};
-use crate::proto::hello::{Agreement, Asking, Fate, Hello};
+use crate::proto::events::{Closed, Connected, Event, Reason};
+use crate::proto::halves::{Receiver, Sender};
 use crate::proto::options::{OnNewSession, Options, Protocol};
 use crate::proto::standing::Known;
 use crate::proto::wire::{Goodbye, Numbers, close};
@@ -113,17 +112,17 @@ pub struct Status {
 }
 
 pub struct Link {
-    me: Weak<Self>,
+    pub(super) me: Weak<Self>,
     birth: Birth,
     id: u64,
     role: Role,
     options: Options,
     rx: Mutex<Rx>,
     tx: Mutex<Tx>,
-    status: Mutex<Status>,
+    pub(super) status: Mutex<Status>,
     /// Rung when `status` changes.
     pub changed: Bell,
-    orders: Mutex<VecDeque<Input>>,
+    pub(super) orders: Mutex<VecDeque<Input>>,
     /// Something for the supervisor to see.
     pub(super) news: Notify,
     /// Published by rx, so that a sender learns without its lock that a peer pipelines.
@@ -135,9 +134,9 @@ pub struct Link {
     told_consumed: AtomicU64,
     told_credit: AtomicU64,
     /// The largest message that the peer takes.
-    max_size: AtomicUsize,
+    pub(super) max_size: AtomicUsize,
     /// Greetings of this handle so far.
-    greetings: AtomicU32,
+    pub(super) greetings: AtomicU32,
     /// This turn of the loop has sent already.
     pub(super) is_bursting: AtomicBool,
     /// A flush was scheduled for the end of this turn.
@@ -147,11 +146,11 @@ pub struct Link {
     /// Its place among the connections of its listener, until it has ended.
     seat: Mutex<Option<Seat>>,
     /// A dialler's way back into its session.
-    known: Mutex<Option<Known>>,
+    pub(super) known: Mutex<Option<Known>>,
     /// An accepted connection's place among its listener's sessions, until it has ended.
-    membership: Mutex<Option<Membership>>,
+    pub(super) membership: Mutex<Option<Membership>>,
     /// How often this connection was fenced, and the link that waits to be installed since.
-    returning: Mutex<(u64, Option<Box<Dialed>>)>,
+    pub(super) returning: Mutex<(u64, Option<Box<Dialed>>)>,
 }
 
 impl Link {
@@ -244,93 +243,6 @@ impl Link {
     /// The round trip that was measured last.
     pub fn latency(&self) -> Option<Duration> {
         self.tx().sender.latency()
-    }
-
-    /// A dialler's next greeting, and the wait for its answer.
-    pub(super) fn next_greeting(&self) -> (Vec<u8>, Asking) {
-        let number = self.greetings.fetch_add(1, Ordering::Relaxed).saturating_add(1);
-        let known = *self.known.lock();
-        let (rx, tx) = (self.rx(), self.tx());
-        let Some(known) = known else {
-            return Asking::new(Hello::offer(&self.options, number, rx.receiver.first_credit()));
-        };
-        let standing = rx.receiver.standing(&tx.sender);
-        Asking::resume(Hello::resume(&self.options, number, known, &standing), standing)
-    }
-
-    /// What a dialler was told of its session: it is void, or over.
-    pub(super) fn heed(&self, fate: Fate) {
-        if fate == Fate::Kept {
-            return;
-        }
-        self.forget_session();
-        if let Fate::Over { consumed } = fate {
-            let mut tx = self.tx();
-            tx.sender.settle(consumed);
-            self.wake_finishers(&mut tx);
-        }
-    }
-
-    /// The next link begins a new session.
-    pub(super) fn forget_session(&self) {
-        *self.known.lock() = None;
-    }
-
-    pub(super) fn join(&self, membership: Membership) {
-        *self.membership.lock() = Some(membership);
-    }
-
-    pub(super) fn has_ended(&self) -> bool {
-        self.status.lock().closed.is_some()
-    }
-
-    /// The session is held for too long, beside too many others.
-    pub(super) fn expire(&self) {
-        self.give_order(Input::Expired);
-    }
-
-    /// Its peer has come back: the older link ends here and now, whatever it may still bring. None when the connection
-    /// has ended.
-    pub(super) fn fence(&self) -> Option<Fenced> {
-        let known = self.membership.lock().as_ref().map(Membership::known)?;
-        if self.has_ended() {
-            return None;
-        }
-        drop(self.hang_up());
-        let epoch = {
-            let mut returning = self.returning.lock();
-            *returning = (returning.0 + 1, None);
-            returning.0
-        };
-        // The supervisor sees that the link is gone, whatever becomes of the new one.
-        self.give_order(Input::Broke(Fault { reason: Reason::Replaced, detail: String::new() }));
-        let (rx, tx) = (self.rx(), self.tx());
-        Some(Fenced { epoch, known, standing: rx.receiver.standing(&tx.sender) })
-    }
-
-    /// What the peer says of its session cannot be.
-    pub(super) fn void_session(&self) {
-        let detail = String::from("the peer came back with numbers that cannot be");
-        self.give_order(Input::Broke(Fault { reason: Reason::Protocol, detail }));
-    }
-
-    /// The link that a fence was for.
-    pub(super) fn come_back(&self, epoch: u64, dialed: Dialed) {
-        let mut returning = self.returning.lock();
-        // Of a connection that has ended nobody would ever end the link.
-        if returning.0 == epoch && !self.has_ended() {
-            returning.1 = Some(Box::new(dialed));
-            self.news.notify_one();
-        }
-    }
-
-    pub(super) fn take_returning(&self) -> Option<Box<Dialed>> {
-        self.returning.lock().1.take()
-    }
-
-    fn give_order(&self, order: Input) {
-        self.orders.lock().push_back(order);
-        self.news.notify_one();
     }
 
     /// What the peer would be told now.
@@ -453,153 +365,27 @@ impl Link {
         }
     }
 
-    /// A link is up: its value stands in front of everything that it will bring.
-    pub(super) fn install(&self, mut connected: Connected, dialed: Dialed, mut status: Status) {
-        let Dialed { socket, greeted, rest, .. } = dialed;
-        let now = clock::now();
-        if greeted.is_some() {
-            socket.limit_unacknowledged(self.options.heartbeat_timeout);
-        }
-        let agreement = greeted.as_ref().map(|greeted| &greeted.agreement);
-        let first_by = greeted.as_ref().map(|greeted| greeted.first_by);
-        let mut rx = self.rx();
-        let mut tx = self.tx();
-        rx.receiver.link_up(&self.options, Opened { agreement, first_by, now });
-        self.publish_numbers(&rx);
-        let carried = tx.sender.link_up(agreement, now);
-        (connected.redelivered, connected.lost) = (carried.redelivered, carried.lost);
-        connected.resumed = agreement.is_some_and(|agreement| agreement.is_resumed);
-        self.wake_finishers(&mut tx);
-        self.announce(&tx);
-        self.max_size.store(tx.sender.max_size(), Ordering::Relaxed);
-        status.session =
-            agreement.map(|agreement| u128::from_be_bytes(agreement.session)).map(|name| format!("{name:032x}"));
-        if self.role == Role::Dialler {
-            *self.known.lock() =
-                agreement.map(|Agreement { session, token, .. }| Known { session: *session, token: *token });
-        }
-        status.connected = Some(connected.clone());
-        self.store_status(status);
-        rx.receiver.push_event(Event::Connected(connected));
-        rx.socket = Some(Arc::clone(&socket));
-        rx.end = None;
-        rx.is_paused = !rx.receiver.wants_bytes();
-        rx.is_tell_due = false;
-        tx.socket = Some(socket);
-        drop(tx);
-        if !rest.is_empty() {
-            self.fed(&mut rx, &rest);
-        }
-        self.publish(&mut rx);
-        self.sync_driver(&mut rx);
-        drop(rx);
-        if let Some(membership) = self.membership.lock().as_ref() {
-            membership.has_link();
-        }
-        self.changed.ring();
-    }
-
-    /// The link is gone: whole messages stay, a half-written one will go again. Returns a socket on which
-    /// both sides have taken their leave: it is to be read to its end, for unread bytes would become a
-    /// reset, which can overtake our last words.
-    pub(super) fn hang_up(&self) -> Option<Arc<Socket>> {
-        let mut rx = self.rx();
-        let socket = rx.socket.take();
-        if socket.is_some() {
-            rx.receiver.link_down();
-        }
-        rx.end = None;
-        rx.is_paused = false;
-        rx.is_reset = false;
-        let has_heard = rx.receiver.has_heard_goodbye();
-        let mut tx = self.tx();
-        let has_parted = has_heard && tx.sender.has_closed();
-        tx.socket = None;
-        tx.has_failed = false;
-        tx.told = None;
-        tx.is_stalled = false;
-        tx.sender.link_down();
-        let drainer = tx.drainer.take();
-        drop(tx);
-        let left = socket.and_then(|socket| {
-            if has_parted {
-                socket.end_stream();
-                return Some(socket);
-            }
-            socket.hang_up();
-            None
-        });
-        self.publish(&mut rx);
-        self.sync_driver(&mut rx);
-        drop(rx);
-        if let Some(drainer) = drainer {
-            self.sync(drainer);
-        }
-        left
-    }
-
-    /// Everything was written: ends our stream.
-    pub(super) fn end_stream(&self) {
-        let mut tx = self.tx();
-        // The rest of a heartbeat may be left: without it the end would come in the middle of a frame.
-        self.write(&mut tx);
-        if let Some(socket) = tx.socket.take() {
-            socket.end_stream();
-        }
-    }
-
-    /// Says CLOSE at once, where the kernel takes it between two frames: the link ends next.
-    pub(super) fn blame(&self, goodbye: &Goodbye) {
-        let tx = self.tx();
-        let socket = tx.socket.as_ref().filter(|_| !tx.has_failed && !tx.is_stalled);
-        if let (Some(socket), Some(frame)) = (socket, tx.sender.last_word(goodbye, self.numbers())) {
-            // Nobody can be told that it did not go out.
-            let _ = socket.send(&[std::io::IoSlice::new(&frame)]);
-        }
-    }
-
     /// A value for the reader; `Connected` goes by `install`.
     /// Whoever reads it finds that `status` says the same.
     pub(super) fn deliver(&self, event: Event, status: Status) {
-        let is_closed = matches!(event, Event::Closed(_));
         let end = if let Event::Closed(closed) = &event { Some(closed.reason) } else { None };
         let mut rx = self.rx();
         self.store_status(status);
         rx.receiver.push_event(event);
         self.publish(&mut rx);
         drop(rx);
-        self.note_in_session(end);
-        if is_closed {
-            self.refuse_more();
+        match end {
+            Some(reason) => {
+                self.end_session(reason);
+                self.refuse_more();
+            }
+            None => self.lost_link(),
         }
         self.changed.ring();
     }
 
-    /// An accepted connection's listener learns that it has no link, or has ended.
-    fn note_in_session(&self, end: Option<Reason>) {
-        if end.is_some() {
-            let late = self.returning.lock().1.take();
-            drop(late);
-        }
-        let membership = self.membership.lock().take();
-        let Some(membership) = membership else { return };
-        match end {
-            Some(reason) => membership.end(reason, self.numbers().consumed),
-            None => {
-                membership.lost_link(self.held_cost());
-                *self.membership.lock() = Some(membership);
-            }
-        }
-    }
-
-    /// What both halves hold.
-    fn held_cost(&self) -> u64 {
-        let (rx, tx) = (self.rx(), self.tx());
-        rx.receiver.held_cost().saturating_add(u64::try_from(tx.sender.held_bytes()).unwrap_or(u64::MAX))
-    }
-
     /// A handle that is closing does not look open again, and one that has ended stays as it ended.
-    fn store_status(&self, mut next: Status) {
+    pub(super) fn store_status(&self, mut next: Status) {
         let mut status = self.status.lock();
         if status.closed.is_some() {
             return;

@@ -22,8 +22,8 @@ use super::wake::{Bell, WaitList, Waker};
 use crate::proto::accepting::{Accepting, Admission};
 use crate::proto::endpoint::State;
 use crate::proto::events::{Closed, Reason};
+use crate::proto::hello::Agreement;
 use crate::proto::options::{Holding, Options, Protocol};
-use crate::proto::standing::Known;
 
 /// How long to rest when the system has no descriptor or memory left for another connection.
 const EXHAUSTED_REST: Duration = Duration::from_millis(100);
@@ -288,7 +288,7 @@ impl Listener {
         number: Option<u32>,
     ) -> Option<Dialed> {
         let agreement = dialed.greeted.as_ref().map(|greeted| &greeted.agreement);
-        let known = agreement.map(|agreed| Known { session: agreed.session, token: agreed.token });
+        let known = agreement.map(Agreement::known);
         let mut queue = self.queue.lock();
         let admission = self.admission(&queue);
         match admission {

@@ -16,12 +16,14 @@ pub mod listener;
 pub mod lock;
 #[cfg_attr(feature = "races", path = "races/net.rs")]
 pub mod net;
+mod opening;
 #[cfg(all(test, not(feature = "races")))]
 mod panics;
 #[cfg(all(test, feature = "races"))]
 mod races;
 pub mod read;
 mod reception;
+mod returning;
 pub mod runtime;
 pub mod seats;
 pub mod select;

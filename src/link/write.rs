@@ -73,12 +73,7 @@ impl Link {
             tx.wake_next_writer();
             return (Sent::Accepted, then);
         }
-        let mut push = tx.sender.push(payload);
-        let mut stalled = Then::Nothing;
-        if push == Push::Full && tx.sender.unsent_bytes() > 0 && !tx.is_stalled {
-            stalled = self.write(&mut tx);
-            push = tx.sender.push(payload);
-        }
+        let (push, stalled) = self.push(&mut tx, payload);
         match push {
             Push::Full => return (Sent::Full, stalled),
             Push::Refused => return (Sent::Refused, stalled),
@@ -99,21 +94,27 @@ impl Link {
         if tx.is_closed || tx.is_finished {
             return (Sent::Ended, Then::Nothing, None);
         }
-        let mut push = tx.sender.push(payload);
-        if push == Push::Full && tx.sender.unsent_bytes() > 0 && !tx.is_stalled {
-            self.write(&mut tx);
-            push = tx.sender.push(payload);
+        let (push, stalled) = self.push(&mut tx, payload);
+        match push {
+            Push::Full => return (Sent::Full, stalled, None),
+            Push::Refused => return (Sent::Refused, stalled, None),
+            Push::Accepted => {}
         }
-        let sent = match push {
-            Push::Full => return (Sent::Full, Then::Watch, None),
-            Push::Refused => return (Sent::Refused, Then::Nothing, None),
-            Push::Accepted => Sent::Accepted,
-        };
         let ticket = tx.sender.want(goal);
-        let then = self.write(&mut tx);
+        let then = if stalled == Then::Watch { stalled } else { self.write(&mut tx) };
         self.wake_finishers(&mut tx);
         tx.wake_next_writer();
-        (sent, then, Some(ticket))
+        (Sent::Accepted, then, Some(ticket))
+    }
+
+    /// Appends a message; where there is no room for it, what the kernel takes goes out first.
+    fn push(&self, tx: &mut Tx, payload: &[u8]) -> (Push, Then) {
+        let push = tx.sender.push(payload);
+        if push != Push::Full || tx.sender.unsent_bytes() == 0 || tx.is_stalled {
+            return (push, Then::Nothing);
+        }
+        let then = self.write(tx);
+        (tx.sender.push(payload), then)
     }
 
     /// What became of a message of which somebody wanted to hear: once known, once; and whether it will ever be.

@@ -74,6 +74,13 @@ pub struct Agreement {
     pub has_dialled: bool,
 }
 
+impl Agreement {
+    /// What a greeting names that comes back to the session.
+    pub fn known(&self) -> Known {
+        Known { session: self.session, token: self.token }
+    }
+}
+
 impl Hello {
     /// What `options` offer, for a session that is not known yet. `credit` is what may be sent at first.
     pub fn offer(options: &Options, link: u32, credit: u64) -> Self {

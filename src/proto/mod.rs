@@ -11,6 +11,7 @@ pub mod classic;
 pub mod control;
 pub mod endpoint;
 pub mod events;
+mod frames;
 pub mod halves;
 pub mod hello;
 pub mod inbox;

@@ -22,11 +22,12 @@ use bytes::{Buf, BytesMut};
 use super::classic::{HEADER, encode_header};
 use super::cost;
 use super::events::Fault;
+use super::frames::{Frame, drop_larger_than, encode_parts, frame_at};
 use super::hello::Agreement;
 use super::options::{Buffer, OnNewSession, Policy, Protocol};
 use super::receipts::{Goal, Receipts, Ticket};
 use super::session::Outgoing;
-use super::wire::{self, MAX_PART, protocol};
+use super::wire::{MAX_PART, protocol};
 
 #[derive(Debug)]
 pub struct Outbox {
@@ -520,75 +521,6 @@ impl Outbox {
             self.dropped += 1;
         }
     }
-}
-
-/// The peer takes no message above `max_size`: takes those out, and says which and of what cost.
-fn drop_larger_than(frames: &mut BytesMut, max_size: usize) -> (Vec<u64>, u64) {
-    let (mut at, mut index, mut large, mut sum) = (0, 0, Vec::new(), 0_u64);
-    let mut kept = BytesMut::new();
-    while let Some(frame) = frame_at(frames, at) {
-        if frame.length > max_size {
-            if large.is_empty() {
-                kept.extend_from_slice(frames.get(..at).unwrap_or_default());
-            }
-            large.push(index);
-            sum = sum.saturating_add(frame.cost());
-        } else if !large.is_empty() {
-            kept.extend_from_slice(frames.get(at..at + frame.bytes).unwrap_or_default());
-        }
-        at += frame.bytes;
-        index += 1;
-    }
-    if !large.is_empty() {
-        *frames = kept;
-    }
-    (large, sum)
-}
-
-/// A message as it lies in a zone and goes over the wire, headers included.
-#[derive(Debug, Clone, Copy)]
-struct Frame {
-    bytes: usize,
-    length: usize,
-    /// One that travels in PARTs: the bytes of each but the last frame.
-    piece: Option<usize>,
-}
-
-impl Frame {
-    fn cost(&self) -> u64 {
-        cost(self.length)
-    }
-}
-
-fn frame_at(frames: &[u8], at: usize) -> Option<Frame> {
-    let frames = frames.get(at..)?;
-    let word = |at: usize| frames.get(at..)?.first_chunk::<HEADER>().map(|word| u32::from_be_bytes(*word));
-    let size = |word: u32| usize::try_from(word).ok();
-    let header = word(0)?;
-    let Some(part) = wire::part_length(header) else {
-        let length = size(header)?;
-        return Some(Frame { bytes: HEADER + length, length, piece: None });
-    };
-    let length = size(word(HEADER)?)?;
-    // The length stands in front; the last frame is an ordinary one, and never empty.
-    let frames = (HEADER + length).div_ceil(part);
-    Some(Frame { bytes: HEADER + length + frames * HEADER, length, piece: Some(HEADER + part) })
-}
-
-/// Appends a message as PARTs of `part` bytes and a last frame.
-fn encode_parts(payload: &[u8], part: usize, into: &mut BytesMut) {
-    into.reserve(payload.len() + HEADER * (payload.len() / part + 3));
-    let (first, mut rest) = payload.split_at(part - HEADER);
-    into.extend_from_slice(&wire::part_header(part));
-    into.extend_from_slice(&encode_header(payload.len()));
-    into.extend_from_slice(first);
-    while let Some((piece, behind)) = rest.split_at_checked(part).filter(|(_, behind)| !behind.is_empty()) {
-        into.extend_from_slice(&wire::part_header(part));
-        into.extend_from_slice(piece);
-        rest = behind;
-    }
-    into.extend_from_slice(&encode_header(rest.len()));
-    into.extend_from_slice(rest);
 }
 
 #[cfg(test)]

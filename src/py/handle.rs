@@ -221,13 +221,9 @@ impl TaskConnection {
 
     fn _wait_confirmed(slf: &Bound<'_, Self>, data: &Bound<'_, PyAny>, confirm: &str) -> PyResult<Await> {
         let link = slf.as_super().get().link()?;
-        let goal = goal(Some(confirm), link)?;
+        let goal = goal(confirm, link)?;
         let payload = Payload::new(data, link)?.keep();
-        let link = Arc::clone(link);
-        Ok(Await::new(match goal {
-            Some(goal) => Operation::confirm(link, payload, goal),
-            None => Operation::Send(link, payload),
-        }))
+        Ok(Await::new(Operation::confirm(Arc::clone(link), payload, goal)))
     }
 
     fn _blocking(slf: &Bound<'_, Self>) -> PyResult<Py<PyAny>> {
@@ -305,7 +301,7 @@ impl ThreadConnection {
         confirm: Option<&str>,
     ) -> PyResult<Py<PyAny>> {
         let link = slf.as_super().get().link()?;
-        let goal = goal(confirm, link)?;
+        let goal = confirm.map(|confirm| goal(confirm, link)).transpose()?;
         let limit = self::timeout(timeout)?;
         let payload = Payload::new(data, link)?;
         if let Some(goal) = goal {
