@@ -764,6 +764,11 @@ mod tests {
         assert!(late.fault().is_none() && late.has_begun());
         late.feed(&frame(b"x"));
         assert!(late.fault().is_some());
+        let mut again = begun(40);
+        again.resume_session(1 << 20);
+        assert!(!again.has_begun());
+        again.feed(&frame(b"x"));
+        assert!(again.fault().is_some(), "on each link of a session");
     }
 
     /// A message of these pieces, each in its frame; the first begins with the length.
