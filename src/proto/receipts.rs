@@ -8,6 +8,8 @@
 //! 1. `a_message_that_is_confirmed_or_lost_has_an_outcome_at_once`
 //! 2. `what_slides_out_and_what_is_too_large_move_the_places_behind_them`
 //! 3. `received_is_known_before_consumed_and_consumed_says_both`
+//! 4. `a_resume_tells_of_exactly_what_the_peer_holds`
+//! 5. `forgetting_one_leaves_the_others`
 
 use std::collections::VecDeque;
 
@@ -250,5 +252,47 @@ mod tests {
             receipts.confirm();
         }
         assert_eq!(receipts.take(received[2]), Some(Outcome::Confirmed));
+    }
+
+    #[test]
+    fn a_resume_tells_of_exactly_what_the_peer_holds() {
+        let mut receipts = Receipts::default();
+        assert!(receipts.is_idle());
+        receipts.confirm();
+        receipts.confirm();
+        let tickets = [0, 1, 2].map(|index| receipts.want_begun(index, Goal::Received));
+        assert!(!receipts.is_idle());
+        receipts.receive(2);
+        assert_eq!(tickets.map(|ticket| receipts.is_known(ticket)), [true, true, false]);
+        assert_eq!(
+            tickets.map(|ticket| receipts.take(ticket)),
+            [Some(Outcome::Confirmed), Some(Outcome::Confirmed), None]
+        );
+        assert!(!receipts.is_idle());
+        receipts.receive_to(receipts.place(3));
+        assert!(receipts.is_idle() && receipts.is_known(tickets[2]));
+    }
+
+    #[test]
+    fn forgetting_one_leaves_the_others() {
+        let mut receipts = Receipts::default();
+        let known = [0, 1].map(|index| receipts.want_begun(index, Goal::Consumed));
+        receipts.confirm();
+        receipts.confirm();
+        let begun = [0, 1].map(|index| receipts.want_begun(index, Goal::Consumed));
+        let waiting = [0, 1].map(|index| receipts.want_waiting(index, Goal::Consumed));
+        for ticket in [known[0], begun[0], waiting[0]] {
+            receipts.forget(ticket);
+        }
+        assert_eq!(known.map(|ticket| receipts.take(ticket)), [None, Some(Outcome::Confirmed)]);
+        for _ in 0..2 {
+            receipts.begin(2);
+        }
+        for _ in 0..4 {
+            receipts.confirm();
+        }
+        for [forgotten, other] in [begun, waiting] {
+            assert_eq!((receipts.take(forgotten), receipts.take(other)), (None, Some(Outcome::Confirmed)));
+        }
     }
 }
