@@ -32,7 +32,9 @@ class Target:
         bound = "at most" if self.workload.is_less_better else "at least"
         unit = self.workload.unit
         if self.reference:
-            unit = f"{unit} above {self.reference}" if self._is_difference else f"× {self.reference}"
+            # Beside a variant of itself, what is different says it.
+            other = self.reference.removeprefix(f"{self.peer}-")
+            unit = f"{unit} above {other}" if self._is_difference else f"× {other}"
         return f"{self.workload.title}: {self.peer} {bound} {self.limit:g} {unit}"
 
     @property

@@ -169,11 +169,11 @@ def test_the_default_is_measured_beside_itself_without_sessions():
 def test_sessions_have_a_target_wherever_they_may_cost_something():
     limits = {each.title: each.limit for each in TARGETS if each.reference.endswith("-sessionless")}
     assert len(limits) == 14
-    title = "round trip, 1 KiB: netasync-uvloop at most 1.05 × netasync-uvloop-sessionless"
+    title = "round trip, 1 KiB: netasync-uvloop at most 1.05 × sessionless"
     assert limits[title] == 1.05
-    title = "one way, 64 B: netasync-blocking at least 0.95 × netasync-blocking-sessionless"
+    title = "one way, 64 B: netasync-blocking at least 0.95 × sessionless"
     assert limits[title] == 0.95
-    title = "idle connections: netasync-asyncio at most 1 KiB above netasync-asyncio-sessionless"
+    title = "idle connections: netasync-asyncio at most 1 KiB above sessionless"
     assert limits[title] == 1
 
 
