@@ -16,7 +16,7 @@ from pathlib import Path
 
 from journal import Crash, records
 from ledger import Arrivals, Ledger
-from stage import BUFFER, Server, Story, Text, show
+from stage import BUFFER, Server, Story, Text, show, until_stuck
 
 import netasync
 
@@ -24,7 +24,7 @@ SERVER = Path(__file__).with_name("journal_server.py")
 RECEIPTS = 2_000
 # Seconds.
 PAUSE = 0.7
-LIMIT = 20.0
+PATIENCE = 10.0
 
 
 class Client:
@@ -111,23 +111,25 @@ async def play(text: Text, story: Story, messages: int) -> bool:
             directing = asyncio.create_task(direct(server, journals, client, story))
             faults = await stream(client, messages, story)
             directing.cancel()
-            await conn.finish()
+            if faults:
+                conn.abort()
+            else:
+                await conn.finish()
             stats = conn.stats()
         await watching
         # It has written everything down when it ends.
-        if not await asyncio.to_thread(server.wait, LIMIT):
+        if not await asyncio.to_thread(server.wait, PATIENCE):
             faults.append("the server did not end with its connection")
         return judge(text, client, stats, journals, faults)
 
 
 async def stream(client: Client, messages: int, story: Story) -> list[str]:
     """Send everything; return what was wrong with that."""
-    try:
-        await asyncio.wait_for(client.stream(messages), LIMIT)
-        story.tell("client", f"{messages:,} messages are through; now one at a time")
-        await asyncio.wait_for(client.measure_receipts(min(RECEIPTS, messages)), LIMIT)
-    except asyncio.TimeoutError:
-        return [f"not everything was confirmed within {LIMIT:.0f} s"]
+    if not await until_stuck(client.stream(messages), client.conn, PATIENCE):
+        return [f"nothing was confirmed for {PATIENCE:.0f} s"]
+    story.tell("client", f"{messages:,} messages are through; now one at a time")
+    if not await until_stuck(client.measure_receipts(RECEIPTS), client.conn, PATIENCE):
+        return [f"no receipt came for {PATIENCE:.0f} s"]
     return []
 
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ledger import Ledger
-from stage import BUFFER, ROOT, Server, Story, Text, show
+from stage import BUFFER, ROOT, Server, Story, Text, show, until_stuck
 
 import netasync
 
@@ -26,7 +26,7 @@ SERVER = Path(__file__).with_name("echo_server.py")
 # Bytes from one cut to the next: at most this power of two, and as often below 512 as above.
 MOST_BITS = 18
 # Seconds.
-LIMIT = 20.0
+PATIENCE = 10.0
 
 
 def random_cuts(seed: int, count: int) -> Iterator[tuple[int, str, str]]:
@@ -103,10 +103,11 @@ async def play(text: Text, story: Story, cuts: int, seed: int) -> bool:
             client = Client(conn, proxy, text, story)
             story.tell("client", f"dials the proxy, which cuts the link {cuts} times, seed {seed}")
             try:
-                await asyncio.wait_for(client.stream(seed, cuts), LIMIT)
-                await asyncio.wait_for(conn.finish(LIMIT), LIMIT)
-            except asyncio.TimeoutError:
-                faults.append(f"not everything came back within {LIMIT:.0f} s")
+                if await until_stuck(client.stream(seed, cuts), conn, PATIENCE):
+                    await conn.finish(PATIENCE)
+                else:
+                    faults.append(f"nothing came back for {PATIENCE:.0f} s")
+                    conn.abort()
             except EOFError as error:
                 faults.append(str(error))
             stats = conn.stats()

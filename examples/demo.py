@@ -25,7 +25,7 @@ except ImportError:
     from asyncio import run
 
 # Enough to be a stream and not a moment.
-MESSAGES = 300_000
+MESSAGES = 600_000
 CUTS = 100
 FEWEST = 5_000
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Coroutine, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import netasync
 
@@ -102,6 +104,24 @@ class Story:
 
     def tell(self, who: str, what: object) -> None:
         print(f"{time.monotonic() - self._began:7.2f} s  {who:<6}  {what}", flush=True)
+
+
+async def until_stuck(work: Coroutine[Any, Any, None], conn: netasync.Connection, patience: float) -> bool:
+    """Do `work`; give it up when no message has moved for `patience` seconds. Return whether it was done.
+
+    What is slow is no fault, on whatever machine this is; what stands still is one.
+    """
+    doing = asyncio.ensure_future(work)
+    moved = None
+    while not (await asyncio.wait({doing}, timeout=patience))[0]:
+        before, stats = moved, conn.stats()
+        moved = stats.confirmed, stats.received
+        if moved == before:
+            doing.cancel()
+            await asyncio.wait({doing})
+            return False
+    await doing
+    return True
 
 
 def show(title: str, rows: Iterable[tuple[str, str]], faults: list[str]) -> None:

@@ -149,6 +149,15 @@ JOURNAL_LIES = {
 }
 
 
+def changed(directory: pathlib.Path, name: str, old: str, new: str) -> pathlib.Path:
+    """A server of the demo in which `old` reads `new`."""
+    honest = (EXAMPLES / name).read_text(encoding="utf-8")
+    assert old in honest
+    path = directory / name
+    path.write_text(honest.replace(old, new), encoding="utf-8")
+    return path
+
+
 def dishonest(path: pathlib.Path, indent: str, send: str, lie: str) -> str:
     """The program of a server that handles `message` by `send`, changed to lie before it does."""
     honest = path.read_text(encoding="utf-8")
@@ -173,7 +182,7 @@ def test_the_demo_fails_when_what_comes_back_is(fault, tmp_path):
     program = dishonest(EXAMPLES / "echo_server.py", " " * 12, send, ECHO_LIES[fault])
     server.write_text(program, encoding="utf-8")
     status, output = run_changed(
-        f"import cuts, pathlib\ncuts.SERVER, cuts.LIMIT = pathlib.Path({str(server)!r}), 5", *TINY
+        f"import cuts, pathlib\ncuts.SERVER, cuts.PATIENCE = pathlib.Path({str(server)!r}), 5", *TINY
     )
     assert status == 1, output
     assert re.search(rf"FAULT: \d+ {fault}\n", output), output
@@ -207,20 +216,34 @@ def test_the_demo_fails_when_the_crash_costs_messages():
     assert re.search(r"FAULT: \d+ lost\n", output), output
 
 
-def test_the_demo_fails_when_a_cut_ends_the_session():
+def test_the_demo_fails_when_a_cut_ends_the_session(tmp_path):
     """With `session_timeout=0` the listener keeps none: each return is a new session."""
+    echo = changed(tmp_path, "echo_server.py", "listen(target)", "listen(target, session_timeout=0)")
     status, output = run_changed(
-        f"""
-        import cuts, pathlib, tempfile
-        server = pathlib.Path(tempfile.mkdtemp(), "server.py")
-        honest = pathlib.Path({str(EXAMPLES / "echo_server.py")!r}).read_text()
-        server.write_text(honest.replace("listen(target)", "listen(target, session_timeout=0)"))
-        cuts.SERVER, cuts.LIMIT = server, 5
-        """,
+        f"import cuts, pathlib\ncuts.SERVER, cuts.PATIENCE = pathlib.Path({str(echo)!r}), 5",
         *("--messages", "6000", "--cuts", "20"),
     )
     assert status == 1, output
     assert "FAULT: not true: every link but the first resumed the session" in output
+
+
+def test_the_demo_fails_when_nothing_moves(tmp_path):
+    """Both servers accept a connection, and take nothing from it."""
+    loop = "async for message in conn.messages():"
+    nothing = "for message in [await conn.wait_closed()][:0]:"
+    echo = changed(tmp_path, "echo_server.py", loop, nothing)
+    writer = changed(tmp_path, "journal_server.py", loop, nothing)
+    status, output = run_changed(
+        f"""
+        import crash, cuts, pathlib
+        crash.SERVER, crash.PATIENCE = pathlib.Path({str(writer)!r}), 1
+        cuts.SERVER, cuts.PATIENCE = pathlib.Path({str(echo)!r}), 1
+        """,
+        *TINY,
+    )
+    assert status == 1, output
+    assert "FAULT: nothing was confirmed for 1 s" in output
+    assert "FAULT: nothing came back for 1 s" in output
 
 
 def test_the_demo_fails_when_the_account_disagrees():

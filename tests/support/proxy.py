@@ -256,9 +256,10 @@ class _Link:
         self.proxy.forwarded[direction] += sent
         if how and sent == limit:
             del self.proxy._cut_after[direction]
-            self.cut(how)
+            # Counted and planned first: whoever sees the cut sees that too.
             self.proxy.cuts += 1
             self.proxy._arm_next_cut()
+            self.cut(how)
         elif how:
             self.proxy._cut_after[direction] = (limit - sent, how)
 
