@@ -1,7 +1,7 @@
 # The front door. Every target sets up what it needs from Rust, Python and make alone, and is safe to repeat:
 # what did not change is not built, installed or downloaded again.
 #
-#     make demo     a server, a client and a break in the middle, on real input
+#     make demo     a server that is killed in the middle, a link that is cut a hundred times: nothing is lost
 #     make test     the whole suite, for every CPython 3.10 and newer that this machine has
 #     make check    formatting, lints, types, stubs
 #     make fuzz     every parser against invented input, SECONDS=30 each
@@ -48,7 +48,7 @@ help:
 	@sed -n 's/^#     make/make/p' Makefile
 
 demo: .venv/demo/installed
-	.venv/demo/bin/python examples/demo.py
+	.venv/demo/bin/python examples/demo.py $(ARGS)
 
 test: test-rust $(PYTHONS:%=test-%)
 	@echo "all tests passed: Rust, and CPython $(PYTHONS)"

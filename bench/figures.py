@@ -33,6 +33,13 @@ def ratio(row: Row, reference: Row) -> Spread | None:
     return spread(ratios) if ratios else None
 
 
+def difference(row: Row, reference: Row) -> Spread | None:
+    """Return by how much a row's figures exceed another's, round by round, or None where one has none."""
+    pairs = zip(row.rounds, reference.rounds, strict=False)
+    differences = [mine.figure - theirs.figure for mine, theirs in pairs]
+    return spread(differences) if differences else None
+
+
 def cpu_ratio(row: Row, reference: Row) -> Spread | None:
     """Return how much CPU time a row needed beside another, round by round, or None where one has none.
 

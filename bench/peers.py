@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import importlib.util
 import inspect
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import netasync
 
-from .workloads import IDLE, Workload
+from .workloads import IDLE, OF_SESSIONS, Workload
 
 #: The reference of most figures: the fastest that Python had.
 REFERENCE = "uvloop-protocol"
 
 _CLASSIC = "net.async"
+_SESSIONLESS = "-sessionless"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +29,7 @@ class Peer:
     needs: tuple[str, ...] = ()
     can_hold_many: bool = True
     has_heartbeats: bool = False
+    keeps_sessions: bool = True
 
     @property
     def missing(self) -> str:
@@ -41,6 +43,8 @@ class Peer:
 
     def does(self, workload: Workload) -> bool:
         """Return whether it takes part in a workload."""
+        if not self.keeps_sessions and workload.name not in {each.name for each in OF_SESSIONS}:
+            return False
         return workload.kind != IDLE or self.can_hold_many
 
 
@@ -103,6 +107,23 @@ def _ours(protocol: str) -> tuple[Peer, ...]:
     )
 
 
+def sessionless(peer: Peer) -> Peer:
+    """Return a peer of ours on the same wire whose listener keeps no session beyond its link."""
+    return replace(
+        peer,
+        name=peer.name + _SESSIONLESS,
+        title=f"{peer.title}, session_timeout=0",
+        keeps_sessions=False,
+    )
+
+
 def peers(wire: str = default_wire()) -> tuple[Peer, ...]:
-    """Return everybody; the original's wire has rows of its own where `wire`, the default, is another."""
-    return _OTHERS + _ours("") + (_ours(_CLASSIC) if wire != _CLASSIC else ())
+    """Return everybody; the original's wire has rows of its own where `wire`, the default, is another.
+
+    Where it is, the default has sessions. Who keeps none comes directly behind who does: what is compared
+    closely is measured closely.
+    """
+    if wire == _CLASSIC:
+        return _OTHERS + _ours("")
+    ours = (each for peer in _ours("") for each in (peer, sessionless(peer)))
+    return (*_OTHERS, *ours, *_ours(_CLASSIC))

@@ -89,7 +89,14 @@ class Pair:
     """A server and its connected client."""
 
     def __init__(self, peer: Peer, workload: Workload, place: Place, **chosen: Any) -> None:
-        setup = Setup(module=peer.module, workload=workload, loop=peer.loop, protocol=peer.protocol, **chosen)
+        setup = Setup(
+            module=peer.module,
+            workload=workload,
+            loop=peer.loop,
+            protocol=peer.protocol,
+            keeps_sessions=peer.keeps_sessions,
+            **chosen,
+        )
         self.peer = peer
         self._stack = contextlib.ExitStack()
         with contextlib.ExitStack() as undo, place.pinned():

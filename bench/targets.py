@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from .figures import Spread, cpu_ratio, ratio, spread
-from .peers import REFERENCE
+from .figures import Spread, cpu_ratio, difference, ratio, spread
+from .peers import REFERENCE, peers, sessionless
 from .rounds import Row
-from .workloads import CONNECTIONS, ONE_WAY_64, ROUND_TRIP, Workload
+from .workloads import CONNECTIONS, IDLE, OF_SESSIONS, ONE_WAY_64, ROUND_TRIP, Workload
 
 #: The rows of each workload by the name of their peer, and the workloads by their names.
 Results = Mapping[str, Mapping[str, Row]]
@@ -16,7 +16,10 @@ Results = Mapping[str, Mapping[str, Row]]
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """A figure of `peer`, as a multiple of what `reference` did if there is one, and its limit."""
+    """A figure of `peer`, beside what `reference` did if there is one, and its limit.
+
+    Beside is as a multiple of it; with idle connections it is what there is more.
+    """
 
     workload: Workload
     peer: str
@@ -27,8 +30,16 @@ class Target:
     def title(self) -> str:
         """What it asks for."""
         bound = "at most" if self.workload.is_less_better else "at least"
-        unit = f"× {self.reference}" if self.reference else self.workload.unit
+        unit = self.workload.unit
+        if self.reference:
+            # Beside a variant of itself, what is different says it.
+            other = self.reference.removeprefix(f"{self.peer}-")
+            unit = f"{unit} above {other}" if self._is_difference else f"× {other}"
         return f"{self.workload.title}: {self.peer} {bound} {self.limit:g} {unit}"
+
+    @property
+    def _is_difference(self) -> bool:
+        return self.workload.kind == IDLE
 
     def reached(self, results: Results) -> Spread | None:
         """Return what was reached, or None if that was not measured."""
@@ -39,7 +50,9 @@ class Target:
         if not self.reference:
             return spread([each.figure for each in row.rounds])
         reference = rows.get(self.reference)
-        return ratio(row, reference) if reference else None
+        if reference is None:
+            return None
+        return difference(row, reference) if self._is_difference else ratio(row, reference)
 
     def cpu(self, results: Results) -> Spread | None:
         """Return the CPU time per message as a multiple of the reference's, if both were measured."""
@@ -54,6 +67,16 @@ class Target:
         return reached.median >= self.limit
 
 
+def _of_sessions() -> Iterator[Target]:
+    """Yield what sessions may cost: 5 % of round trip and throughput, and 1 KiB for each idle connection."""
+    for workload in OF_SESSIONS:
+        for peer in peers():
+            without = sessionless(peer)
+            if without in peers() and without.does(workload):
+                limit = 1 if workload.kind == IDLE else 1.05 if workload.is_less_better else 0.95
+                yield Target(workload=workload, peer=peer.name, limit=limit, reference=without.name)
+
+
 TARGETS = (
     Target(workload=ROUND_TRIP, peer="netasync-asyncio", limit=0.4, reference="streams"),
     Target(workload=ROUND_TRIP, peer="netasync-uvloop", limit=1.15, reference=REFERENCE),
@@ -61,4 +84,5 @@ TARGETS = (
     Target(workload=ONE_WAY_64, peer="netasync-uvloop", limit=3, reference=REFERENCE),
     Target(workload=CONNECTIONS, peer="netasync-asyncio", limit=8),
     Target(workload=CONNECTIONS, peer="netasync-uvloop", limit=8),
+    *_of_sessions(),
 )

@@ -46,10 +46,14 @@ class Workload:
 
 
 ROUND_TRIP = Workload(name="round-trip", title="round trip, 64 B", kind=ECHO)
+ROUND_TRIP_1K = Workload(name="round-trip-1k", title="round trip, 1 KiB", kind=ECHO, size=2**10)
 ONE_WAY_64 = Workload(name="one-way-64", title="one way, 64 B", kind=ONE_WAY)
 ONE_WAY_1K = Workload(name="one-way-1k", title="one way, 1 KiB", kind=ONE_WAY, size=2**10)
 ONE_WAY_1M = Workload(name="one-way-1m", title="one way, 1 MiB", kind=ONE_WAY, size=2**20)
 PIPELINED = Workload(name="pipelined", title="pipelined echo, 64 B, window 100", kind=ECHO, window=100)
 CONNECTIONS = Workload(name="idle", title="idle connections", kind=IDLE, connections=1000)
 
-WORKLOADS = (ROUND_TRIP, ONE_WAY_64, ONE_WAY_1K, ONE_WAY_1M, PIPELINED, CONNECTIONS)
+WORKLOADS = (ROUND_TRIP, ROUND_TRIP_1K, ONE_WAY_64, ONE_WAY_1K, ONE_WAY_1M, PIPELINED, CONNECTIONS)
+
+#: Where what sessions cost is judged.
+OF_SESSIONS = (ROUND_TRIP, ROUND_TRIP_1K, ONE_WAY_64, ONE_WAY_1K, CONNECTIONS)

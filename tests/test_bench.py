@@ -32,14 +32,23 @@ def _package():
 _package()
 from bench.figures import Spread, cpu_ratio, ratio  # noqa: E402
 from bench.messages import Messages  # noqa: E402
-from bench.peers import Peer, peers  # noqa: E402
+from bench.peers import Peer, peers, sessionless  # noqa: E402
 from bench.processes import Side, SideError  # noqa: E402
 from bench.quiet import Others  # noqa: E402
 from bench.rounds import Round, Row  # noqa: E402
 from bench.sides.callbacks import Framed  # noqa: E402
 from bench.sides.framing import write_frame  # noqa: E402
+from bench.sides.ours_awaited import listen_options  # noqa: E402
+from bench.sides.setup import Setup  # noqa: E402
 from bench.targets import TARGETS, Target  # noqa: E402
-from bench.workloads import CONNECTIONS, ONE_WAY_1M, ONE_WAY_64, ROUND_TRIP, WORKLOADS  # noqa: E402
+from bench.workloads import (  # noqa: E402
+    CONNECTIONS,
+    OF_SESSIONS,
+    ONE_WAY_1M,
+    ONE_WAY_64,
+    ROUND_TRIP,
+    WORKLOADS,
+)
 
 
 def run_bench(*arguments: str) -> tuple[int, str]:
@@ -142,7 +151,38 @@ def test_the_original_wire_has_rows_of_its_own_where_another_one_is_the_default(
     further = [peer for peer in peers("another") if peer.protocol]
     assert {peer.protocol for peer in further} == {"net.async"}
     assert len(further) == sum(peer.is_ours for peer in peers("net.async"))
+    assert not any(peer.protocol for peer in peers("another") if not peer.keeps_sessions)
     assert all("net.async" in peer.name and "net.async" in peer.title for peer in further)
+
+
+def test_the_default_is_measured_beside_itself_without_sessions():
+    pairs = [pair for pair in itertools.pairwise(peers("another")) if not pair[1].keeps_sessions]
+    assert [one.name for one, _ in pairs] == ["netasync-asyncio", "netasync-uvloop", "netasync-blocking"]
+    for one, without in pairs:
+        assert without == sessionless(one) != one
+        assert [each for each in WORKLOADS if without.does(each)] == [
+            each for each in OF_SESSIONS if one.does(each)
+        ]
+    assert all(peer.keeps_sessions for peer in peers("net.async"))
+
+
+def test_sessions_have_a_target_wherever_they_may_cost_something():
+    limits = {each.title: each.limit for each in TARGETS if each.reference.endswith("-sessionless")}
+    assert len(limits) == 14
+    title = "round trip, 1 KiB: netasync-uvloop at most 1.05 × sessionless"
+    assert limits[title] == 1.05
+    title = "one way, 64 B: netasync-blocking at least 0.95 × sessionless"
+    assert limits[title] == 0.95
+    title = "idle connections: netasync-asyncio at most 1 KiB above sessionless"
+    assert limits[title] == 1
+
+
+@pytest.mark.parametrize("keeps_sessions", [True, False])
+def test_a_listener_without_sessions_is_one_whose_sessions_end_with_their_links(keeps_sessions):
+    setup = Setup(module="ours_awaited", workload=ROUND_TRIP, keeps_sessions=keeps_sessions)
+    there = Setup.of_text(setup.to_text())
+    assert there == setup
+    assert listen_options(there) == ({} if keeps_sessions else {"session_timeout": 0})
 
 
 class Heard(Framed):
@@ -201,7 +241,7 @@ def test_a_target_knows_which_way_is_better():
     results = {
         ROUND_TRIP.name: {"a": filled(4), "b": filled(10)},
         ONE_WAY_64.name: {"a": filled(4), "b": filled(10)},
-        CONNECTIONS.name: {"a": filled(7, 8, 9)},
+        CONNECTIONS.name: {"a": filled(7, 8, 9), "b": filled(7, 6.5, 9.5)},
     }
     for workload, is_met in ((ROUND_TRIP, True), (ONE_WAY_64, False)):
         target = Target(workload=workload, peer="a", reference="b", limit=0.5)
@@ -209,6 +249,10 @@ def test_a_target_knows_which_way_is_better():
         assert reached.median == 0.4
         assert target.is_met_by(reached) is is_met
     assert Target(workload=CONNECTIONS, peer="a", limit=8).reached(results) == Spread(8, 7, 9)
+    more = Target(workload=CONNECTIONS, peer="a", limit=1, reference="b")
+    assert more.reached(results) == Spread(0, -0.5, 1.5)
+    assert more.is_met_by(more.reached(results))
+    assert Target(workload=CONNECTIONS, peer="a", limit=1, reference="nobody").reached(results) is None
     assert Target(workload=ROUND_TRIP, peer="nobody", reference="b", limit=1).reached(results) is None
     assert Target(workload=ONE_WAY_1M, peer="a", reference="b", limit=1).reached(results) is None
 

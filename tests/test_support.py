@@ -93,6 +93,27 @@ def test_the_proxy_cuts_right_behind_the_byte_that_was_asked_for(wired, how, see
     assert sink.recv_to_end() == (b"0123456789", seen)
 
 
+def test_the_proxy_cuts_again_and_again_and_counts_from_the_cut_before():
+    server = RawListener()
+    proxy = FaultProxy(server.address)
+    cuts = [(10, "up", "rst"), (4, "down", "fin"), (1, "up", "fin")]
+    proxy.cut_again_and_again(cuts)
+    for made, (count, direction, how) in enumerate(cuts):
+        assert proxy.cuts == made
+        client = RawPeer.dial(proxy.address)
+        served = server.accept()
+        source, sink = (client, served) if direction == "up" else (served, client)
+        source.send_bytes(b"0123456789abcdef")
+        assert sink.recv_to_end() == (b"0123456789"[:count], "eof" if how == "fin" else "reset")
+        client.close()
+    assert proxy.cuts == len(cuts)
+    client = RawPeer.dial(proxy.address)
+    client.send(b"x" * 1000)
+    assert server.accept().recv() == b"x" * 1000
+    for one in (client, proxy, server):
+        one.close()
+
+
 @pytest.mark.parametrize(("how", "seen"), [("fin", "eof"), ("rst", "reset")])
 def test_the_proxy_cuts_at_once(wired, how, seen):
     proxy, client, served, _ = wired

@@ -35,6 +35,11 @@ def options(setup: Setup) -> dict[str, Any]:
     return chosen
 
 
+def listen_options(setup: Setup) -> dict[str, Any]:
+    """Return what a setup asks of `listen`."""
+    return options(setup) | ({} if setup.keeps_sessions else {"session_timeout": 0})
+
+
 async def _connect(setup: Setup) -> Counted:
     connection = netasync.connect(setup.address, **options(setup))
     await connection.recv()
@@ -46,7 +51,7 @@ async def _serve(setup: Setup) -> None:
         await connection.recv()
         await awaited.answer(connection, setup)
 
-    listener = netasync.listen(":0", accept_buffer=1024, **options(setup))
+    listener = netasync.listen(":0", accept_buffer=1024, **listen_options(setup))
     say(listener.address)
     tasks = set()
     async for connection in listener:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import netasync
 
 from . import threaded
-from .ours_awaited import options
+from .ours_awaited import listen_options, options
 from .setup import Setup, say
 
 
@@ -17,7 +17,7 @@ def _connect(setup: Setup) -> netasync.blocking.Connection:
 
 def serve(setup: Setup) -> None:
     """Be the server."""
-    listener = netasync.blocking.listen(":0", **options(setup))
+    listener = netasync.blocking.listen(":0", **listen_options(setup))
     say(listener.address)
     connection = listener.accept()
     connection.recv()

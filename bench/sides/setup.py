@@ -25,6 +25,7 @@ class Setup:
     address: str = ""
     heartbeat: float = 1.0
     is_damaged: bool = False
+    keeps_sessions: bool = True
 
     def to_text(self) -> str:
         """Return it as one argument of a command line."""

@@ -11,7 +11,7 @@ import selectors
 import socket
 import struct
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from typing import Any
 
@@ -29,10 +29,12 @@ class FaultProxy:
         address: Where it listens.
         accepted: How many connections it has taken since it was made.
         forwarded: How many bytes it has handed on, by direction, all connections together.
+        cuts: How many connections it has ended at a counted byte.
     """
 
     def __init__(self, target: str) -> None:
         self.accepted = 0
+        self.cuts = 0
         self.forwarded = dict.fromkeys(DIRECTIONS, 0)
         self._target = split_target(target)
         self._port = ReservedPort()
@@ -44,6 +46,7 @@ class FaultProxy:
         self._links: list[_Link] = []
         self._held: set[str] = set()
         self._cut_after: dict[str, tuple[int, str]] = {}
+        self._next_cuts: Iterator[tuple[int, str, str]] = iter(())
         self._listener: socket.socket | None = None
         self._stopped = False
         self._listen()
@@ -73,6 +76,10 @@ class FaultProxy:
         The bytes count from this call on, in whichever connection they travel.
         """
         self._order(lambda: self._cut_after.update({direction: (count, how)}))
+
+    def cut_again_and_again(self, cuts: Iterable[tuple[int, str, str]]) -> None:
+        """As `cut_after` with each of `cuts` in turn: the bytes of one count from the cut before it."""
+        self._order(lambda: self._plan(iter(cuts)))
 
     def hold(self, direction: str = "both") -> None:
         """Forward nothing more in a direction, or both, and say nothing about it: a black hole."""
@@ -147,6 +154,15 @@ class FaultProxy:
             _reset(client)
             return
         self._links.append(_Link(self, client, server))
+
+    def _plan(self, cuts: Iterator[tuple[int, str, str]]) -> None:
+        self._next_cuts = cuts
+        self._arm_next_cut()
+
+    def _arm_next_cut(self) -> None:
+        for count, direction, how in self._next_cuts:
+            self._cut_after[direction] = (count, how)
+            return
 
     def _set_held(self, direction: str, held: bool) -> None:
         chosen = set(DIRECTIONS) if direction == "both" else {direction}
@@ -240,6 +256,9 @@ class _Link:
         self.proxy.forwarded[direction] += sent
         if how and sent == limit:
             del self.proxy._cut_after[direction]
+            # Counted and planned first: whoever sees the cut sees that too.
+            self.proxy.cuts += 1
+            self.proxy._arm_next_cut()
             self.cut(how)
         elif how:
             self.proxy._cut_after[direction] = (limit - sent, how)
