@@ -64,27 +64,43 @@ async def test_links_that_break_under_traffic_lose_nothing_and_repeat_nothing(wo
     assert all(up.resumed or up.peer for up in ups) and not any(up.lost or up.redelivered for up in ups)
 
 
-@pytest.mark.parametrize("step", counts(997, 101))
+async def exchange_over_a_cut(world, listener, proxy, offset, direction, how, **options):
+    """Twenty messages each way over a link that ends at this byte of one direction: exact, on both sides."""
+    payloads = numbered(20, 150)
+    proxy.cut_after(offset, direction, how)
+    client = world.connect(proxy.address, reconnect=QUICK, **options)
+    sending = world.spawn(world.send(client, *payloads))
+    served = await world.accept(listener)
+    await world.send(served, *payloads)
+    assert await messages(world, served, 20) == payloads
+    assert await messages(world, client, 20) == payloads
+    await world.join(sending)
+    for conn in (client, served):
+        assert await world.finish(conn, 20) == 0
+        stats = conn.stats()
+        assert (stats.accepted, stats.confirmed, stats.lost, stats.received) == (20, 20, 0, 20)
+    await world.close(client)
+
+
+@pytest.mark.parametrize("step", counts(997, 36))
 async def test_a_cut_at_any_byte_of_an_exchange_loses_nothing_and_repeats_nothing(world, step):
-    """F 49 on sockets; `tests/simulation` cuts at every byte of it."""
+    """F 49 on sockets, 500 offsets in the soak; `tests/simulation` cuts at every byte of it."""
     listener = world.listen(0)
     proxy = world.proxy(listener.address)
-    payloads = numbered(20, 150)
     for how, direction in itertools.product(["rst", "fin"], ["up", "down"]):
         for offset in range(1, 4500, step):
-            proxy.cut_after(offset, direction, how)
-            client = world.connect(proxy.address, reconnect=QUICK)
-            sending = world.spawn(world.send(client, *payloads))
-            served = await world.accept(listener)
-            await world.send(served, *payloads)
-            assert await messages(world, served, 20) == payloads
-            assert await messages(world, client, 20) == payloads
-            await world.join(sending)
-            for conn in (client, served):
-                assert await world.finish(conn, 20) == 0
-                stats = conn.stats()
-                assert (stats.accepted, stats.confirmed, stats.lost, stats.received) == (20, 20, 0, 20)
-            await world.close(client)
+            await exchange_over_a_cut(world, listener, proxy, offset, direction, how)
+
+
+@pytest.mark.parametrize("step", counts(2900, 150))
+async def test_a_link_that_falls_silent_at_any_byte_loses_nothing_and_repeats_nothing(world, step):
+    """F 49 by silence, which only heartbeats find, and in the greeting only its deadline."""
+    options = {**SHORT, "open_timeout": 0.5}
+    listener = world.listen(0, **options)
+    proxy = world.proxy(listener.address)
+    for direction in ("up", "down"):
+        for offset in range(1, 4500, step):
+            await exchange_over_a_cut(world, listener, proxy, offset, direction, "silence", **options)
 
 
 async def test_the_accepted_connection_stays_the_same_and_says_so(world):

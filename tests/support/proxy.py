@@ -67,7 +67,7 @@ class FaultProxy:
         self._order(self._listen)
 
     def cut(self, how: str = "rst") -> None:
-        """End every live connection towards both sides, by `"fin"` or by `"rst"`."""
+        """End every live connection towards both sides, by `"fin"`, `"rst"` or for ever `"silence"`."""
         self._order(lambda: [link.cut(how) for link in list(self._links)])
 
     def cut_after(self, count: int, direction: str, how: str = "rst") -> None:
@@ -182,6 +182,7 @@ class _Link:
         self.ended = dict.fromkeys(DIRECTIONS, False)
         self.shut = dict.fromkeys(DIRECTIONS, False)
         self.is_discarding = False
+        self.is_silent = False
         for end in (client, server):
             end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             end.setblocking(False)
@@ -193,6 +194,9 @@ class _Link:
             _reset(self.source["up"])
             _reset(self.source["down"])
             return
+        if how == "silence":
+            self.is_silent = True
+            return self.watch()
         # Closing with unread input would send RST: send the end, and throw away until the other side ends.
         self.is_discarding = True
         for direction in DIRECTIONS:
@@ -211,12 +215,12 @@ class _Link:
             _watch(self.proxy._selector, self.source[direction], events, self._serve)
 
     def _reads(self, direction: str) -> bool:
-        if self.ended[direction]:
+        if self.ended[direction] or self.is_silent:
             return False
         return self.is_discarding or (not self.waiting[direction] and direction not in self.proxy._held)
 
     def _writes(self, direction: str) -> bool:
-        return bool(self.waiting[direction]) and direction not in self.proxy._held
+        return bool(self.waiting[direction]) and not self.is_silent and direction not in self.proxy._held
 
     def _serve(self) -> None:
         if self not in self.proxy._links:
