@@ -167,7 +167,7 @@ impl Incoming {
 
     /// ACK as soon as everything so far is consumed.
     pub fn ask(&mut self) {
-        if self.asked.back() != Some(&self.received) || self.consumed >= self.received {
+        if self.asked.back() != Some(&self.received) {
             self.asked.push_back(self.received);
         }
     }
@@ -466,9 +466,25 @@ mod tests {
         incoming.receive(64);
         incoming.receive(64);
         incoming.ask();
+        incoming.ask();
+        assert_eq!(incoming.asked.len(), 1, "a second one at the same place asks for nothing more");
         incoming.leave(64, true);
         assert!(!incoming.must_tell());
         incoming.leave(64, true);
+        assert!(incoming.must_tell() && !incoming.must_tell());
+    }
+
+    #[test]
+    fn a_side_that_closes_consumes_nothing_more_and_answers_at_once() {
+        let mut incoming = incoming(Policy::Fixed, 1000, 1 << 20);
+        incoming.receive(64);
+        incoming.receive(64);
+        incoming.ask();
+        incoming.freeze();
+        let told = incoming.numbers();
+        incoming.leave(64, true);
+        incoming.consume_all();
+        assert_eq!(incoming.numbers(), told);
         assert!(incoming.must_tell() && !incoming.must_tell());
     }
 
