@@ -403,6 +403,7 @@ mod tests {
         let numbers = |consumed, credit| Numbers { consumed, credit };
         assert_eq!(heard.hear(numbers(0, 100)), Ok(false));
         assert_eq!(heard.hear(numbers(1, 200)), Ok(true));
+        assert_eq!(heard.numbers(), numbers(1, 200), "a resume is held against it");
         assert!(heard.hear(numbers(0, 200)).is_err());
         heard.begin(100);
         assert!(heard.hear(numbers(0, 99)).is_err());

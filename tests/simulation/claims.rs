@@ -86,6 +86,39 @@ fn a_peer_stopped_for_less_than_the_timeout_raises_no_alarm() {
 }
 
 #[test]
+fn a_process_that_stood_still_shows_one_outage_at_most_and_no_burst() {
+    // G 60: stopped for five timeouts, or for an hour as by a suspended machine; alone or both at once.
+    for (protocol, sides, lasts) in each_wire_with(&[&[0], &[1], &[0, 1]], &[10_000, 3_600_000]) {
+        let mut world = world(setup(protocol));
+        let until = Duration::from_millis(10_000 + lasts);
+        for side in sides {
+            world.at(10_000, Act::Freeze { side: *side, until });
+        }
+        world.run_until(10_000 + lasts - 1);
+        let before = world.dialler.stats().bytes_sent;
+        world.run_until(lasts + 15_000);
+        let is_outage = |seen: &&Seen| matches!(seen, Seen::Disconnected(_));
+        for end in world.ends().filter(|end| sides.contains(&usize::from(end.role == Role::Accepted))) {
+            let outages = end.application.seen.iter().filter(is_outage).count();
+            assert!(outages <= 1, "{:?} {protocol:?} {sides:?} {lasts}", end.role);
+        }
+        assert!(is_up(&world.dialler) && is_up(world.server()), "{protocol:?} {sides:?} {lasts}");
+        // Five seconds of heartbeats, two greetings, and what had been due once.
+        let burst = world.dialler.stats().bytes_sent - before;
+        assert!(burst < 1000, "{burst} bytes: {protocol:?} {sides:?} {lasts}");
+    }
+}
+
+/// Each wire with each of both.
+fn each_wire_with<'a>(
+    sides: &'a [&'a [usize]],
+    lasts: &'a [u64],
+) -> impl Iterator<Item = (Protocol, &'a [usize], u64)> {
+    let pairs = sides.iter().flat_map(|sides| lasts.iter().map(|lasts| (*sides, *lasts)));
+    pairs.flat_map(|(sides, lasts)| WIRES.map(|protocol| (protocol, sides, lasts)))
+}
+
+#[test]
 fn a_closing_dialler_waits_until_its_server_is_back() {
     for protocol in WIRES {
         let mut setup = setup(protocol);
