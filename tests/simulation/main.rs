@@ -14,6 +14,7 @@ mod native;
 mod network;
 mod oracle;
 mod original;
+mod outages;
 mod plan;
 mod random;
 mod sessions;
