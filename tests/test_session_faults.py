@@ -8,9 +8,16 @@ import pytest
 
 from netasync import Backoff, Buffer, BufferEmpty, BufferFull, Closed, ClosedError, Reason, State
 from support.counts import counts
-from support.frames import AMPLE
+from support.frames import AMPLE, Hello
 from support.hostile import neighbour
-from support.native_world import NATIVE, native_call, native_dial, reason_of_break
+from support.native_world import (
+    NATIVE,
+    native_answer,
+    native_call,
+    native_dial,
+    native_reserved,
+    reason_of_break,
+)
 from support.wires import OURS
 
 pytestmark = OURS
@@ -106,6 +113,29 @@ async def test_what_is_new_follows_what_goes_again_through_a_narrow_window(world
     assert await world.outside(again.recv_many, 35) == [b"%d" % number for number in range(5, 40)]
     await world.join(sending)
     await world.eventually(lambda: conn.stats().confirmed == 40)
+
+
+# HELLO twice
+
+
+async def test_a_second_hello_ends_that_session_only(world):
+    """The very one that was welcome, or one that asks for a session: behind the greeting is no other."""
+    _, is_well = await neighbour(world, **NATIVE)
+    listener = world.listen(0)
+    for session in (False, True):
+        conn, peer = await native_call(world, listener)
+        known = {"session": peer.theirs.session, "token": peer.theirs.token} if session else {}
+        peer.send_bytes(Hello(**known).frame())
+        assert await reason_of_break(world, conn) is Reason.PROTOCOL
+        dialler, peer, server = await native_reserved(world)
+        await world.send(dialler, b"begun")
+        assert await world.outside(peer.recv) == b"begun"
+        peer.send_bytes(peer.ours.frame())
+        assert (await world.down(dialler)).reason is Reason.PROTOCOL
+        again = await native_answer(world, server)
+        assert (await world.up(dialler)).redelivered == 1
+        assert await world.outside(again.recv) == b"begun"
+    await is_well()
 
 
 # F 52

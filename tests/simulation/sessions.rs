@@ -130,12 +130,13 @@ fn control_frames_pass_between_the_parts_of_a_message() {
     assert!(pongs[1] > 2 * pongs[0], "{pongs:?}");
 }
 
-/// F 50.
+/// F 50, ten thousand pairs in the soak.
 #[test]
 fn two_cuts_also_within_the_resume_itself_deliver_exactly_once() {
     let bytes = undisturbed(exchange(), 20);
     let mut random = crate::random::Random::new(50);
-    for round in 0..3000 {
+    let rounds = if std::env::var_os("NETASYNC_SOAK").is_some() { 10_000 } else { 3000 };
+    for round in 0..rounds {
         let mut world = world(exchange());
         let direction = random.size(0, 1);
         let cuts = [random.size(0, bytes[direction]), random.size(0, if round % 2 == 0 { 240 } else { 1200 })];
