@@ -117,6 +117,7 @@ async def test_the_accepted_connection_stays_the_same_and_says_so(world):
 
 
 async def test_the_newest_link_wins_while_the_older_one_still_seems_up(world):
+    """F 55."""
     client, served, _, proxy = await through_a_proxy(world, **SHORT)
     proxy.hold()
     # The listener's side is patient: only the dialler gives the silent link up.

@@ -380,6 +380,24 @@ mod tests {
         assert_eq!(sessions.held_bytes, 64 * u64::try_from(sessions.absent.len()).unwrap());
     }
 
+    /// F 54.
+    #[test]
+    fn ten_thousand_abandoned_sessions_leave_nothing_when_they_have_expired() {
+        let held = std::rc::Rc::new(());
+        let mut sessions = Sessions::new(Holding::new(120.0, 20_000, 1 << 30).unwrap());
+        for number in 0..10_000 {
+            sessions.enter(Known { session: secret(number), token: secret(number) }, 1, held.clone());
+            assert!(sessions.absent(&secret(number), 6400, at(1)).is_empty());
+        }
+        assert_eq!((std::rc::Rc::strong_count(&held), sessions.held_bytes), (10_001, 64_000_000));
+        for number in 0..10_000 {
+            sessions.expired(&secret(number));
+        }
+        assert!(sessions.is_empty() && sessions.absent.is_empty());
+        assert!(sessions.tombstones.is_empty() && sessions.graves.is_empty());
+        assert_eq!((std::rc::Rc::strong_count(&held), sessions.held_bytes), (1, 0));
+    }
+
     #[test]
     fn without_a_timeout_nothing_is_held() {
         let mut sessions: Sessions<u32> = Sessions::new(Holding::new(0.0, 9, 9).unwrap());

@@ -1,4 +1,4 @@
-//! What holds of an end at every quiet moment: its account, its memory, its promises about time.
+//! What holds of an end at every quiet moment: its account (F 57), its memory, its promises about time.
 
 use std::time::Duration;
 

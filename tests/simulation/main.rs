@@ -14,9 +14,12 @@ mod native;
 mod network;
 mod oracle;
 mod original;
+mod outages;
 mod plan;
 mod random;
 mod sessions;
+mod system;
+mod table;
 mod tap;
 mod traffic;
 mod world;
@@ -27,33 +30,40 @@ const SEEDS: u64 = 1000;
 
 #[test]
 fn every_seed_keeps_every_promise() {
+    on_every_seed("every_seed", plan::run);
+}
+
+/// As many runs as the environment asks for, or the usual number, over all cores.
+fn on_every_seed(test: &'static str, run: impl Fn(u64) + Sync) {
+    let run_all = &|seeds: Range<u64>| {
+        for seed in seeds {
+            let told = Told { seed, test };
+            run(seed);
+            std::mem::forget(told);
+        }
+    };
     if let Some(seed) = number("NETASYNC_SEED") {
-        return run(seed..seed + 1);
+        return run_all(seed..seed + 1);
     }
     let seeds = number("NETASYNC_SEEDS").unwrap_or(SEEDS);
     let threads = std::thread::available_parallelism().map_or(1, |count| count.get() as u64);
     std::thread::scope(|scope| {
         for part in 0..threads {
-            scope.spawn(move || run(seeds * part / threads..seeds * (part + 1) / threads));
+            scope.spawn(move || run_all(seeds * part / threads..seeds * (part + 1) / threads));
         }
     });
 }
 
-fn run(seeds: Range<u64>) {
-    for seed in seeds {
-        let told = Told(seed);
-        plan::run(seed);
-        std::mem::forget(told);
-    }
-}
-
 /// Says which seed failed.
-struct Told(u64);
+struct Told {
+    seed: u64,
+    test: &'static str,
+}
 
 impl Drop for Told {
     fn drop(&mut self) {
-        let seed = self.0;
-        eprintln!("NETASYNC_SEED={seed} cargo test --no-default-features --test simulation every_seed");
+        let Self { seed, test } = self;
+        eprintln!("NETASYNC_SEED={seed} cargo test --no-default-features --test simulation {test}");
     }
 }
 

@@ -75,6 +75,7 @@ fn undisturbed(setup: Setup, count: u32) -> [usize; 2] {
         .map(|bytes| usize::try_from(bytes).unwrap() + 88)
 }
 
+/// F 49.
 #[test]
 fn a_cut_at_every_byte_of_each_direction_delivers_exactly_once() {
     let bytes = undisturbed(exchange(), 20);
@@ -129,11 +130,13 @@ fn control_frames_pass_between_the_parts_of_a_message() {
     assert!(pongs[1] > 2 * pongs[0], "{pongs:?}");
 }
 
+/// F 50, ten thousand pairs in the soak.
 #[test]
 fn two_cuts_also_within_the_resume_itself_deliver_exactly_once() {
     let bytes = undisturbed(exchange(), 20);
     let mut random = crate::random::Random::new(50);
-    for round in 0..3000 {
+    let rounds = if std::env::var_os("NETASYNC_SOAK").is_some() { 10_000 } else { 3000 };
+    for round in 0..rounds {
         let mut world = world(exchange());
         let direction = random.size(0, 1);
         let cuts = [random.size(0, bytes[direction]), random.size(0, if round % 2 == 0 { 240 } else { 1200 })];
@@ -150,6 +153,7 @@ fn two_cuts_also_within_the_resume_itself_deliver_exactly_once() {
     }
 }
 
+/// F 50, too.
 #[test]
 fn a_link_that_is_cut_a_thousand_times_still_delivers_exactly_once() {
     let mut setup = ours();
@@ -163,6 +167,7 @@ fn a_link_that_is_cut_a_thousand_times_still_delivers_exactly_once() {
     assert!(world.dialler.stats().links > 900);
 }
 
+/// F 53.
 #[test]
 fn a_restarted_server_is_given_in_order_what_it_is_not_known_to_have_taken() {
     for at in (50..400).step_by(3) {
@@ -215,6 +220,7 @@ fn a_session_that_nobody_returns_to_expires_and_says_what_was_not_delivered() {
     world.check_deliveries();
 }
 
+/// F 50: idle for longer than the expiry.
 #[test]
 fn a_link_that_is_up_never_expires_however_idle() {
     let mut world = world(ours());
@@ -224,6 +230,7 @@ fn a_link_that_is_up_never_expires_however_idle() {
     assert_eq!((world.accepted.len(), world.dialler.stats().links), (1, 1));
 }
 
+/// F 55.
 #[test]
 fn a_client_that_returns_before_the_server_noticed_fences_the_old_link() {
     for at in (200..2_000).step_by(23) {

@@ -6,8 +6,8 @@ use netasync::proto::Moment;
 use netasync::proto::endpoint::{Input, Phase, Role, State};
 use netasync::proto::events::{Fault, Reason};
 use netasync::proto::hello::{Fate, Hello};
-use netasync::proto::options::{Holding, Options, Protocol};
-use netasync::proto::sessions::{Sessions, Verdict};
+use netasync::proto::options::{Options, Protocol};
+use netasync::proto::sessions::Verdict;
 use netasync::proto::standing::Known;
 
 use crate::application::{Application, Reading, Writing};
@@ -15,6 +15,7 @@ use crate::end::{Dialed, End};
 use crate::greeting::{Asked, Greeted, Greeting, Guest};
 use crate::network::{Network, Shape, Side};
 use crate::random::Random;
+use crate::table::Table;
 
 /// What a run does to its ends, and when.
 #[derive(Debug, Clone, Copy)]
@@ -76,9 +77,9 @@ pub struct World {
     pub impaired_until: [Moment; 2],
     is_hole: [bool; 2],
     is_server_dead: bool,
-    /// What the server's process holds, by the number of the accepted end.
-    sessions: Sessions<usize>,
-    named: u128,
+    /// What the server's process holds, and which of its diallers this one is.
+    pub table: Table,
+    pub place: usize,
     random: Random,
 }
 
@@ -94,8 +95,8 @@ impl World {
             dialler,
             accepted: Vec::new(),
             is_server_up: setup.is_server_up,
-            sessions: held(&setup),
-            named: 0,
+            table: Table::new(&setup),
+            place: 0,
             setup,
             frozen_until: [now; 2],
             frozen: [Duration::ZERO; 2],
@@ -161,7 +162,7 @@ impl World {
     }
 
     /// Does everything that happens at this moment, in whatever order it comes.
-    fn settle(&mut self) {
+    pub fn settle(&mut self) {
         for _ in 0..100_000 {
             let mut has_moved = self.act();
             self.network.advance(self.now);
@@ -188,7 +189,7 @@ impl World {
         self.now < self.frozen_until[side]
     }
 
-    fn next(&self) -> Option<Moment> {
+    pub fn next(&self) -> Option<Moment> {
         let mut dues = vec![self.script.first().map(|(at, _)| *at), self.network.next()];
         for side in 0..2 {
             dues.push(self.is_frozen(side).then_some(self.frozen_until[side]));
@@ -308,7 +309,7 @@ impl World {
                     has_moved = true;
                     let agreement = &greeted.agreement;
                     let known = Known { session: agreement.session, token: agreement.token };
-                    self.sessions.enter(known, guest.link, self.accepted.len());
+                    self.table.enter(known, guest.link, (self.place, self.accepted.len()));
                     self.accepted(guest.wire, Some(greeted));
                 }
                 Greeting::Resumed(number, greeted) => {
@@ -322,16 +323,16 @@ impl World {
 
     /// How the listener answers.
     fn answer(&mut self, guest: &mut Guest, offer: &Hello) {
-        let verdict = self.sessions.ask(offer, "dialler", self.now);
+        let verdict = self.table.ask(offer, self.now);
         match verdict {
             Verdict::New => {
-                self.named += 1;
-                let name = self.named.to_be_bytes();
-                guest.begin(offer, &self.setup.options[1], Known { session: name, token: name });
+                let known = self.table.invent();
+                guest.begin(offer, &self.setup.options[1], known);
             }
             Verdict::Refuse(goodbye) => panic!("{goodbye:?} to a dialler of our own"),
             Verdict::Over { consumed } => guest.refuse_closed(consumed),
-            Verdict::Resume(number) => {
+            Verdict::Resume((place, number)) => {
+                assert_eq!(place, self.place, "a session is its dialler's own");
                 // What was read of the older link and not parsed is dropped before anything is counted.
                 let end = &mut self.accepted[number];
                 let (reason, detail) = (Reason::Replaced, String::new());
@@ -342,7 +343,7 @@ impl World {
                 let end = &mut self.accepted[number];
                 let (known, standing) = (end.known.expect("it is known by it"), end.standing());
                 end.greetings = offer.link;
-                self.sessions.answered(&known.session, offer.link);
+                self.table.answered(&known, offer.link);
                 let agreed = guest.resume(offer, &self.setup.options[1], number, known, &standing);
                 agreed.expect("no session of our own is impossible");
             }
@@ -367,22 +368,21 @@ impl World {
             let Some(known) = end.known.filter(|_| !end.is_gone && end.is_native()) else { continue };
             let session = known.session;
             let is_absent = matches!(end.phase(), Phase::Absent { .. });
-            let mut expired = Vec::new();
             if end.is_ended() {
                 end.known = None;
                 match end.ended_for() {
-                    Some(Reason::SessionExpired) => self.sessions.expired(&session),
-                    _ => self.sessions.over(&session, end.receiver.consumed_of_session(), self.now),
+                    Some(Reason::SessionExpired) => self.table.expired(&session),
+                    _ => self.table.over(&session, end.receiver.consumed_of_session(), self.now),
                 }
                 has_moved = true;
             } else if is_absent && !end.is_absent {
-                expired = self.sessions.absent(&session, end.receiver.held_cost(), self.now);
+                self.table.absent(&session, end.receiver.held_cost(), self.now);
                 has_moved = true;
             } else if is_absent {
-                expired = self.sessions.holds(&session, end.receiver.held_cost());
+                self.table.holds(&session, end.receiver.held_cost());
             }
             self.accepted[number].is_absent = is_absent;
-            for number in expired {
+            for number in self.table.take_expired(self.place) {
                 has_moved = true;
                 self.accepted[number].step(Input::Expired, &mut self.network, self.now);
             }
@@ -443,7 +443,7 @@ impl World {
                 for wire in self.strangers() {
                     self.network.close(wire, 1, now);
                 }
-                self.sessions = held(&self.setup);
+                self.table.clear(&self.setup);
                 for end in self.accepted.iter_mut().filter(|end| !end.is_gone) {
                     end.kill(&mut self.network, now);
                 }
@@ -457,7 +457,7 @@ impl World {
                 for wire in self.strangers() {
                     self.network.vanish(wire, 1);
                 }
-                self.sessions = held(&self.setup);
+                self.table.clear(&self.setup);
                 for end in self.accepted.iter_mut().filter(|end| !end.is_gone) {
                     end.vanish(&mut self.network);
                 }
@@ -526,7 +526,7 @@ impl World {
     }
 
     /// What holds after every moment.
-    fn check(&mut self) {
+    pub fn check(&mut self) {
         self.note_impairments();
         for (side, end) in [(0, &self.dialler)].into_iter().chain(self.accepted.iter().map(|end| (1, end))) {
             if end.is_gone || self.is_frozen(side) {
@@ -543,10 +543,4 @@ impl World {
     pub fn has_impairments(&self) -> bool {
         self.impaired_until != [Moment::ZERO; 2]
     }
-}
-
-/// What a server's process holds when it begins.
-fn held(setup: &Setup) -> Sessions<usize> {
-    let (max_sessions, max_held_bytes) = setup.holds;
-    Sessions::new(Holding { session_timeout: setup.options[1].session_timeout, max_sessions, max_held_bytes })
 }
