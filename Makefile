@@ -53,10 +53,11 @@ demo: .venv/demo/installed
 test: test-rust $(PYTHONS:%=test-%)
 	@echo "all tests passed: Rust, and CPython $(PYTHONS)"
 
-# First the protocol by itself, with its simulation: it must not need a socket, a thread or a clock.
+# First the protocol by itself, with its simulation: it must not need a socket, a thread or a clock. What stands in
+# `tests/` is of that room alone, and runs once.
 test-rust: test-races
 	cargo test --locked --no-default-features
-	cargo test --locked
+	cargo test --locked --lib
 
 # Who reads, who writes and who is woken, in thousands of orders: the scheduler is a test's own.
 test-races:
