@@ -310,6 +310,33 @@ mod tests {
     }
 
     #[test]
+    fn who_guesses_from_many_addresses_clears_none_of_their_names() {
+        let mut sessions = sessions(9, 9, 0..3);
+        assert!(!sessions.is_empty());
+        let guess = |sessions: &mut Sessions<u32>, address: &str, second: u64| {
+            code(&sessions.ask(&hello(1, 2, 2), address, at(second))).unwrap()
+        };
+        for number in 2..ADDRESSES {
+            guess(&mut sessions, &format!("old {number}"), 0);
+        }
+        for _ in 0..GUESSES {
+            guess(&mut sessions, "closed", 12);
+        }
+        for _ in 1..GUESSES {
+            guess(&mut sessions, "near", 12);
+        }
+        assert_eq!(sessions.guesses.len(), ADDRESSES);
+        guess(&mut sessions, "new", 13);
+        assert_eq!(sessions.guesses.len(), 3, "those of more than ten seconds ago make room");
+        for number in 3..ADDRESSES + 50 {
+            guess(&mut sessions, &format!("fresh {number}"), 13);
+        }
+        assert_eq!(sessions.guesses.len(), ADDRESSES);
+        assert_eq!(guess(&mut sessions, "closed", 13), refuse::BUSY, "and then the quietest");
+        assert_eq!([(); 2].map(|()| guess(&mut sessions, "near", 13)), [refuse::TOKEN, refuse::BUSY]);
+    }
+
+    #[test]
     fn a_wrong_token_tells_nothing_of_what_became_of_the_session() {
         let mut sessions = sessions(9, 9, 0..3);
         sessions.over(&secret(1), 77, at(0));
