@@ -55,7 +55,7 @@ async def abandoned(world, listener, number):
 
 @pytest.mark.parametrize("number", counts(400, 10_000))
 async def test_abandoned_sessions_expire_and_give_their_memory_back(world, number):
-    """F 54. What is left of each, its tombstone, is a hundredth of what a session holds."""
+    """F 54: expired sessions leave no tombstone, and the allocator keeps little of what they held."""
     listener = world.listen(0, session_timeout=0.1, max_sessions=20_000)
     await abandoned(world, listener, number)
     gc.collect()
