@@ -1,6 +1,8 @@
 """`send(…, confirm=)`: waiting for what becomes of one message."""
 
 import asyncio
+import statistics
+import time
 
 import pytest
 
@@ -138,3 +140,28 @@ async def test_a_handle_that_ends_ends_the_wait(world):
     await world.outside(conn.abort)
     with pytest.raises(ClosedError):
         await world.join(sending)
+
+
+@OURS
+@pytest.mark.faces("threads")
+async def test_a_thread_that_waits_for_a_confirmation_reads_it_itself(world):
+    """Also when it has received before, and its place as the reader lingers for 50 ms."""
+    client, served, _ = await world.pair()
+    round_trips, confirmations = [], []
+    for _ in range(15):
+        echoing = world.spawn(world.recv(served))
+        begun = time.perf_counter()
+        await world.send(client, b"to be taken", confirm="consumed")
+        await world.join(echoing)
+        round_trips.append(time.perf_counter() - begun)
+        await world.send(served, b"a reply")
+        await world.recv(client)
+        taking = world.spawn(world.take(served, 2))
+        await world.settle(taking)
+        begun = time.perf_counter()
+        await world.send(client, b"to be held", confirm="received")
+        confirmations.append(time.perf_counter() - begun)
+        await world.send(client, b"and the last")
+        await world.join(taking)
+    # A thread had to be begun for the first, and none for the second.
+    assert statistics.median(confirmations) < 10 * statistics.median(round_trips)

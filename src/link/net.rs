@@ -296,6 +296,7 @@ impl AsRawFd for Signal {
 pub enum Interest {
     Read,
     Write,
+    Both,
 }
 
 /// What ended a wait.
@@ -309,6 +310,7 @@ pub struct Ready {
 pub fn wait(signal: &Signal, socket: Option<(&Socket, Interest)>, limit: Option<Duration>) -> Ready {
     let flags = match socket {
         Some((_, Interest::Write)) => PollFlags::OUT,
+        Some((_, Interest::Both)) => PollFlags::IN | PollFlags::RDHUP | PollFlags::OUT,
         _ => PollFlags::IN | PollFlags::RDHUP,
     };
     // The socket first: it is what mostly comes, and the kernel stops to look closely there.

@@ -157,16 +157,25 @@ impl Link {
     /// The thread behind `waker` is about to wait. None when something is there after all.
     pub(super) fn begin_waiting(&self, waker: &Waker) -> Option<Place> {
         let mut rx = self.rx();
-        if rx.receiver.ready() > 0 {
-            return None;
-        }
+        if rx.receiver.ready() > 0 { None } else { Some(self.take_place(&mut rx, waker)) }
+    }
+
+    /// It is about to wait for something that what comes may bring, though it takes no items: room, or a
+    /// confirmation. None where a loop reads.
+    pub(super) fn begin_serving(&self, waker: &Waker) -> Option<Place> {
+        let mut rx = self.rx();
+        let has_loop = matches!(rx.reading.driver(), Driver::Loop(driver) if driver.is_alive());
+        if has_loop { None } else { Some(self.take_place(&mut rx, waker)) }
+    }
+
+    fn take_place(&self, rx: &mut Rx, waker: &Waker) -> Place {
         let replaced = rx.reading.enter_thread(clock::now());
-        self.replace_driver(&mut rx, replaced);
-        let socket = self.lead(&mut rx, waker);
+        self.replace_driver(rx, replaced);
+        let socket = self.lead(rx, waker);
         if socket.is_none() {
             rx.readers.add(Arc::clone(waker));
         }
-        Some(Place { socket })
+        Place { socket }
     }
 
     /// It has waited: reads if that was its part, and hands that on. `is_ready` says that the socket of

@@ -201,16 +201,29 @@ impl Link {
         }
     }
 
-    /// A thread that waits for room writes meanwhile what the kernel takes.
-    pub fn wait_in_thread_to_write(&self, park: &Arc<Park>, limit: Option<Duration>) {
-        let socket = {
+    /// A thread that waits for room or for a confirmation writes meanwhile what the kernel takes, and reads what
+    /// may bring either: nobody else may, for as long as a driver lingers.
+    pub fn serve_in_thread(&self, park: &Arc<Park>, limit: Option<Duration>) {
+        let waker: Waker = Arc::clone(park) as Waker;
+        let place = self.begin_serving(&waker);
+        let read = place.as_ref().and_then(|place| place.socket.clone());
+        let write = {
             let mut tx = self.tx();
-            let socket = tx.socket.as_ref().filter(|_| tx.is_stalled).cloned();
+            let is_watched = |socket: &&Arc<Socket>| read.as_ref().is_none_or(|read| Arc::ptr_eq(read, socket));
+            let socket = tx.socket.as_ref().filter(|_| tx.is_stalled).filter(is_watched).cloned();
             tx.draining_threads += usize::from(socket.is_some());
             socket
         };
-        let is_ready = park.wait_for(socket.as_deref().map(|socket| (socket, Interest::Write)), limit);
-        if socket.is_none() {
+        let interest = match (&read, &write) {
+            (Some(_), Some(_)) => Interest::Both,
+            (Some(_), None) => Interest::Read,
+            _ => Interest::Write,
+        };
+        let is_ready = park.wait_for(read.as_deref().or(write.as_deref()).map(|socket| (socket, interest)), limit);
+        if let Some(place) = place {
+            self.end_waiting(&waker, &place, is_ready);
+        }
+        if write.is_none() {
             return;
         }
         let mut tx = self.tx();

@@ -258,25 +258,25 @@ impl Operation {
                 if !link.wait_room(&waker) {
                     return;
                 }
-                link.wait_in_thread_to_write(park, limit);
+                link.serve_in_thread(park, limit);
             }
             Self::Confirm(confirm) => {
                 if !confirm.wait(&waker) {
                     return;
                 }
-                confirm.link.wait_in_thread_to_write(park, limit);
+                confirm.link.serve_in_thread(park, limit);
             }
             Self::Flush(link, mark) => {
                 if !link.wait_flushed(*mark, &waker) {
                     return;
                 }
-                link.wait_in_thread_to_write(park, limit);
+                link.serve_in_thread(park, limit);
             }
             Self::Finish(link, _, until) => {
                 if !link.wait_confirmed(*until, &waker) {
                     return;
                 }
-                park.wait(limit);
+                link.serve_in_thread(park, limit);
             }
             Self::Accept(listener, _) => {
                 if !listener.wait(&waker) {

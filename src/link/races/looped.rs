@@ -286,6 +286,7 @@ impl Turns {
         let goes_on = match interest {
             Interest::Read => link.read_on_loop(self.of.id),
             Interest::Write => link.drain(),
+            Interest::Both => unreachable!("a loop watches for each by itself"),
         };
         if !goes_on {
             self.of.errands.push(Work::Sync(Arc::clone(link)));

@@ -96,6 +96,7 @@ impl Signal {
 pub enum Interest {
     Read,
     Write,
+    Both,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

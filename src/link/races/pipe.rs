@@ -135,6 +135,10 @@ impl Socket {
                 pipe.is_awaited |= !pipe.has_room();
                 pipe.has_room()
             }
+            Interest::Both => {
+                let is_writable = self.is_ready(Interest::Write);
+                self.is_ready(Interest::Read) || is_writable
+            }
         }
     }
 

@@ -38,7 +38,7 @@ pub fn send(link: &Link, park: &Arc<Park>, limit: Option<Duration>, payload: &[u
             Sent::Full => {}
         }
         if link.wait_room(&waker) {
-            link.wait_in_thread_to_write(park, limit);
+            link.serve_in_thread(park, limit);
             link.leave_room(&waker);
         }
     }
@@ -51,7 +51,7 @@ pub fn flush(link: &Link) {
     let mark = link.flush_mark().expect("the link is open");
     while link.is_flushed(mark) == Some(false) {
         if link.wait_flushed(mark, &waker) {
-            link.wait_in_thread_to_write(&park, None);
+            link.serve_in_thread(&park, None);
             link.leave_room(&waker);
         }
     }
