@@ -94,6 +94,10 @@ impl Link {
 
     /// An accepted connection's listener learns that it has no link.
     pub(super) fn lost_link(&self) {
+        if self.returning.lock().1.is_some() {
+            // Its peer is back already: nobody need make room for it, itself included.
+            return;
+        }
         let membership = self.membership.lock().take();
         if let Some(membership) = membership {
             membership.lost_link(self.held_cost());
