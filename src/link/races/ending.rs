@@ -5,11 +5,14 @@ use std::sync::Arc;
 use shuttle::thread::JoinHandle;
 
 use super::super::link::Link;
+use super::super::sessions::Held;
 use super::in_orders;
 use super::looped::{self, Loop, task};
 use super::threads::{park, recv, send};
 use super::world::{Item, Log, lone, lone_on_ours, read_all};
 use crate::proto::events::Reason;
+use crate::proto::options::Holding;
+use crate::proto::standing::Known;
 use crate::proto::wire::{Goodbye, Numbers, close, encode_ack, encode_close};
 
 /// Should the end be very late.
@@ -123,5 +126,21 @@ fn a_goodbye_counts_though_a_write_was_the_first_to_find_the_link_gone() {
         let link = Arc::clone(&end.link);
         end.join();
         assert_eq!(link.status().closed.map(|closed| closed.reason), Some(Reason::Aborted));
+    });
+}
+
+#[test]
+fn who_comes_back_behind_what_cannot_be_does_not_make_it_good() {
+    in_orders(1_000, || {
+        let (end, peer) = lone_on_ours();
+        let held = Held::new(Holding::new(60.0, 9, 9).expect("makes sense"));
+        held.enter(Known { session: [1; 16], token: [2; 16] }, 1, &end.link);
+        // A message, where ACK comes first.
+        peer.send(&[std::io::IoSlice::new(&[0; 4])]).expect("the kernel has room for it");
+        end.link.look();
+        end.link.fence();
+        let link = Arc::clone(&end.link);
+        end.join();
+        assert_eq!(link.status().closed.map(|closed| closed.reason), Some(Reason::Protocol));
     });
 }
