@@ -100,6 +100,19 @@ async def test_of_two_clients_with_one_token_the_first_of_a_number_wins(world):
     assert await world.recv(conn) == b"the winner's"
 
 
+async def test_a_session_whose_peer_is_back_already_makes_no_room(world):
+    """Only what has no link is bounded, and what fences an older link is the next one."""
+    listener = world.listen(0, max_held_bytes=1000)
+    conn, peer = await native_call(world, listener)
+    peer.send(bytes(2000))
+    await world.arrived(conn, 1)
+    again = await native_dial(world, listener.address)
+    await world.outside(lambda: again.greet(**back(peer)))
+    assert await world.recv(conn) == bytes(2000)
+    assert (await world.down(conn)).reason is Reason.REPLACED
+    assert (await world.up(conn)).resumed
+
+
 async def test_a_peer_that_never_confirms_makes_its_sender_wait_and_nobody_else(world):
     """F 52: what is begun stays within the write buffer, and the neighbour's messages pass."""
     listener = world.listen(0, write_buffer=Buffer.fixed(10, max_bytes=10_000))

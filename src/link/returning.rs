@@ -66,10 +66,15 @@ impl Link {
             *returning = (returning.0 + 1, None);
             returning.0
         };
+        let (standing, fault) = {
+            let (rx, tx) = (self.rx(), self.tx());
+            (rx.receiver.standing(&tx.sender), rx.receiver.fault().cloned())
+        };
+        // What the older link did wrong and nobody has judged yet is not made good by a newer one.
+        let fault = fault.unwrap_or_else(|| Fault { reason: Reason::Replaced, detail: String::new() });
         // The supervisor sees that the link is gone, whatever becomes of the new one.
-        self.give_order(Input::Broke(Fault { reason: Reason::Replaced, detail: String::new() }));
-        let (rx, tx) = (self.rx(), self.tx());
-        Some(Fenced { epoch, known, standing: rx.receiver.standing(&tx.sender) })
+        self.give_order(Input::Broke(fault));
+        Some(Fenced { epoch, known, standing })
     }
 
     /// What the peer says of its session cannot be.
@@ -94,6 +99,10 @@ impl Link {
 
     /// An accepted connection's listener learns that it has no link.
     pub(super) fn lost_link(&self) {
+        if self.returning.lock().1.is_some() {
+            // Its peer is back already: nobody need make room for it, itself included.
+            return;
+        }
         let membership = self.membership.lock().take();
         if let Some(membership) = membership {
             membership.lost_link(self.held_cost());

@@ -209,15 +209,17 @@ impl Supervisor {
 
     /// Why the link must end, if it must.
     fn link_end(&mut self) -> Option<Input> {
-        if self.link.tx().has_failed {
+        let has_failed = self.link.tx().has_failed;
+        if has_failed {
             // What the peer sent before it went can still be read, and says more than a failed write.
             self.link.look();
         }
         let mut rx = self.link.rx();
-        let (has_failed, told) = {
-            let tx = self.link.tx();
-            (tx.has_failed, tx.told)
-        };
+        if rx.receiver.has_goodbye() {
+            // It came before the end, and says what the end means: the next round begins with it.
+            return None;
+        }
+        let told = self.link.tx().told;
         if let Some(fault) = rx.receiver.fault().cloned() {
             return rx.socket.is_some().then_some(Input::Broke(fault));
         }

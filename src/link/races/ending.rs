@@ -5,11 +5,15 @@ use std::sync::Arc;
 use shuttle::thread::JoinHandle;
 
 use super::super::link::Link;
+use super::super::sessions::Held;
 use super::in_orders;
 use super::looped::{self, Loop, task};
 use super::threads::{park, recv, send};
-use super::world::{Item, Log, lone, read_all};
+use super::world::{Item, Log, lone, lone_on_ours, read_all};
 use crate::proto::events::Reason;
+use crate::proto::options::Holding;
+use crate::proto::standing::Known;
+use crate::proto::wire::{Goodbye, Numbers, close, encode_ack, encode_close};
 
 /// Should the end be very late.
 const MOST: u8 = 20;
@@ -105,5 +109,38 @@ fn a_close_wakes_everybody_who_waits_and_all_that_was_accepted_is_written_once_a
         for (sender, count) in [0, 1].into_iter().zip(accepted) {
             assert_eq!(log.of(sender), (0..count).collect::<Vec<_>>());
         }
+    });
+}
+
+#[test]
+fn a_goodbye_counts_though_a_write_was_the_first_to_find_the_link_gone() {
+    in_orders(2_000, || {
+        let (end, peer) = lone_on_ours();
+        let senders = senders(&end.link);
+        let mut goodbye = Vec::new();
+        encode_ack(Numbers { consumed: 0, credit: 4096 }, &mut goodbye);
+        encode_close(&Goodbye { code: close::ABORTED, words: String::new() }, &mut goodbye);
+        peer.send(&[std::io::IoSlice::new(&goodbye)]).expect("the kernel has room for it");
+        peer.hang_up();
+        join(senders);
+        let link = Arc::clone(&end.link);
+        end.join();
+        assert_eq!(link.status().closed.map(|closed| closed.reason), Some(Reason::Aborted));
+    });
+}
+
+#[test]
+fn who_comes_back_behind_what_cannot_be_does_not_make_it_good() {
+    in_orders(1_000, || {
+        let (end, peer) = lone_on_ours();
+        let held = Held::new(Holding::new(60.0, 9, 9).expect("makes sense"));
+        held.enter(Known { session: [1; 16], token: [2; 16] }, 1, &end.link);
+        // A message, where ACK comes first.
+        peer.send(&[std::io::IoSlice::new(&[0; 4])]).expect("the kernel has room for it");
+        end.link.look();
+        end.link.fence();
+        let link = Arc::clone(&end.link);
+        end.join();
+        assert_eq!(link.status().closed.map(|closed| closed.reason), Some(Reason::Protocol));
     });
 }

@@ -114,6 +114,12 @@ pub fn lone() -> (End, Arc<Socket>) {
     (End::new(Protocol::Classic, here), there)
 }
 
+/// A link on our wire, all of whose words the kernel takes at once, and the bare other end of its socket.
+pub fn lone_on_ours() -> (End, Arc<Socket>) {
+    let (here, there) = net::pair(1024);
+    (End::new(Protocol::Native, here), there)
+}
+
 /// Two links.
 pub fn couple(protocol: Protocol) -> (End, End) {
     let (here, there) = net::pair(KERNEL);
