@@ -128,6 +128,18 @@ async def test_a_full_dropping_accept_buffer_is_busy(world):
     await world.up(await world.accept(listener))
 
 
+async def test_who_has_not_finished_greeting_pushes_nobody_out_of_a_sliding_accept_buffer(world):
+    listener = native_listen(world, accept_buffer=Buffer.sliding(2))
+    for _ in range(2):
+        unfinished = await native_dial(world, listener.address)
+        await world.outside(unfinished.greet)
+    for _ in range(2):
+        peer = await native_dial(world, listener.address)
+        await world.outside(peer.open)
+    stats = listener.stats()
+    assert (stats.accepted, stats.waiting, stats.refused) == (2, 2, 0)
+
+
 async def test_a_dial_above_max_connections_is_busy_until_there_is_room(world):
     listener = native_listen(world, max_connections=1)
     conn, _ = await native_call(world, listener)

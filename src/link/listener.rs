@@ -290,7 +290,11 @@ impl Listener {
         let agreement = dialed.greeted.as_ref().map(|greeted| &greeted.agreement);
         let known = agreement.map(Agreement::known);
         let mut queue = self.queue.lock();
-        let admission = self.admission(&queue);
+        let admission = match number {
+            // Its place was kept; the places of others push nobody out before they come.
+            Some(_) => self.accepting.admit(queue.waiting.len(), self.seats.taken()),
+            None => self.admission(&queue),
+        };
         match admission {
             _ if queue.end.is_some() => return None,
             Admission::Wait => return Some(dialed),
