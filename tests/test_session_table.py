@@ -1,5 +1,6 @@
 """What a listener keeps of sessions whose peers are gone, were never there, or lie."""
 
+import collections
 import gc
 
 import pytest
@@ -69,14 +70,15 @@ async def test_abandoned_sessions_expire_and_give_their_memory_back(world, numbe
 
 @pytest.mark.parametrize("number", counts(60, 34_000))
 async def test_guessing_a_token_leads_nowhere_and_costs_nothing(world, number):
-    """F 56, a third of the hundred thousand on each face: after ten guesses nobody looks, and nothing notices."""
+    """F 56, a third of 100 000 on each face: after ten guesses nobody looks, and nothing notices."""
     listener = world.listen(0)
     conn, peer = await native_call(world, listener)
-    await world.outside(refusal, listener.address, back(peer, token=b"a first guess..."))
+    codes = collections.Counter()
     before = resident_bytes()
-    guesses = [guess.to_bytes(16, "big") for guess in range(1, number + 1)]
-    codes = [await world.outside(refusal, listener.address, back(peer, token=token)) for token in guesses]
-    assert codes[:9] == [TOKEN] * 9 and set(codes) == {TOKEN, BUSY}
+    for guess in range(1, number + 1):
+        fields = back(peer, token=guess.to_bytes(16, "big"))
+        codes[await world.outside(refusal, listener.address, fields)] += 1
+    assert codes[TOKEN] >= 10 and codes[TOKEN] + codes[BUSY] == number
     assert resident_bytes() - before < 2**20
     peer.send(b"still there")
     assert await world.recv(conn) == b"still there"
