@@ -3,7 +3,7 @@
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "this is where the sockets live")]
 #![allow(
     unsafe_code,
-    reason = "TCP_INFO, the signal mask and fork have no safe binding here; each block says why it holds"
+    reason = "TCP_INFO, the signal mask, fork and reading into spare memory have no safe binding here; each block says why it holds"
 )]
 
 use std::io::{self, IoSlice};
@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec};
-use rustix::io::{DupFlags, Errno};
+use rustix::io::{DupFlags, Errno, retry_on_intr};
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown, SocketFlags};
 pub use tokio::io::unix::AsyncFd;
 
@@ -43,13 +43,19 @@ impl Socket {
 
     /// Reads what is there into `buffer`; 0 is the end of the stream.
     pub fn recv(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        loop {
-            match rustix::net::recv(&self.fd, &mut *buffer, RecvFlags::DONTWAIT) {
-                Ok((_, length)) => return Ok(length),
-                Err(Errno::INTR) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
+        let recv = || rustix::net::recv(&self.fd, &mut *buffer, RecvFlags::DONTWAIT).map(|(_, length)| length);
+        Ok(retry_on_intr(recv)?)
+    }
+
+    /// Appends what is there to `body`, whose memory has room for `most` bytes; 0 is the end of the stream.
+    pub fn recv_onto(&self, body: &mut Vec<u8>, most: usize) -> io::Result<usize> {
+        let spare = body.spare_capacity_mut();
+        let most = spare.len().min(most);
+        let recv = || rustix::net::recv(&self.fd, &mut spare[..most], RecvFlags::DONTWAIT).map(|(_, length)| length);
+        let length = retry_on_intr(recv)?;
+        // SAFETY: the kernel has written so many bytes behind the end, within the capacity.
+        unsafe { body.set_len(body.len() + length) };
+        Ok(length)
     }
 
     /// Hands as much of `parts` to the kernel as it takes.
@@ -57,17 +63,11 @@ impl Socket {
         let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
         let mut small = [0; SMALL];
         let length = gather(parts, &mut small);
-        loop {
-            let outcome = match length {
-                Some(length) => rustix::net::send(&self.fd, &small[..length], flags),
-                None => rustix::net::sendmsg(&self.fd, parts, &mut SendAncillaryBuffer::default(), flags),
-            };
-            match outcome {
-                Ok(length) => return Ok(length),
-                Err(Errno::INTR) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
+        let send = || match length {
+            Some(length) => rustix::net::send(&self.fd, &small[..length], flags),
+            None => rustix::net::sendmsg(&self.fd, parts, &mut SendAncillaryBuffer::default(), flags),
+        };
+        Ok(retry_on_intr(send)?)
     }
 
     /// The number, for an event loop to watch until this is dropped.

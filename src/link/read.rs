@@ -19,6 +19,8 @@ use crate::proto::events::Event;
 use crate::proto::halves::Front;
 
 const READ_BUFFER: usize = if cfg!(feature = "races") { 48 } else { 256 * 1024 };
+/// So much of a large message is worth a system call of its own; less is copied to its place.
+const WORTH_A_READ: usize = if cfg!(feature = "races") { 8 } else { 4096 };
 /// The kernel's copy into memory that starts 8 or 16 bytes into a page takes twice as long (`speed.md`).
 const ALIGNMENT: usize = 64;
 
@@ -254,28 +256,65 @@ impl Link {
         self.look();
     }
 
-    /// One read into this thread's buffer.
+    /// One read. In the middle of a large message as many more as are full, up to a buffer's size in all:
+    /// a turn of the loop costs more than a call.
     pub(super) fn read(&self, rx: &mut Rx) -> Read {
-        let Some(socket) = rx.socket.as_ref().filter(|_| !rx.is_paused && rx.end.is_none()).cloned() else {
-            return Read::Closed;
-        };
+        let (mut left, mut outcome) = (READ_BUFFER, Read::Nothing);
+        loop {
+            let Some(socket) = rx.socket.as_ref().filter(|_| !rx.is_paused && rx.end.is_none()).cloned() else {
+                return Read::Closed;
+            };
+            let (asked, brought) = self.read_once(rx, &socket, left);
+            match brought {
+                Ok(0) => return self.ended(rx, StreamEnd::Eof),
+                Ok(length) => {
+                    left -= length;
+                    outcome = Read::Bytes;
+                    if length < asked || left < WORTH_A_READ || !rx.receiver.is_large() {
+                        return outcome;
+                    }
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return outcome,
+                Err(error) => return self.ended(rx, StreamEnd::Error(error)),
+            }
+        }
+    }
+
+    /// One system call, to where the bytes belong if that is known, else into this thread's buffer.
+    /// Returns for how many bytes it asked, and what it brought.
+    fn read_once(&self, rx: &mut Rx, socket: &Socket, left: usize) -> (usize, std::io::Result<usize>) {
+        if let Some((place, most)) = rx.receiver.place().filter(|(_, most)| *most >= WORTH_A_READ) {
+            let asked = most.min(left);
+            let brought = socket.recv_onto(place, asked);
+            if let Ok(length @ 1..) = brought {
+                rx.receiver.placed(length, self.announced(), clock::now());
+                self.came(rx);
+            }
+            return (asked, brought);
+        }
+        // Little more than the header, where much is likely to stand behind it: that goes to its place.
+        let asked = if rx.receiver.is_large() { WORTH_A_READ.min(left) } else { left };
         BUFFER.with_borrow_mut(|buffer| {
             if buffer.is_empty() {
                 buffer.resize(READ_BUFFER + ALIGNMENT, 0);
             }
             let start = buffer.as_ptr().align_offset(ALIGNMENT);
-            let space = &mut buffer[start..start + READ_BUFFER];
-            match socket.recv(space) {
-                Ok(0) => self.ended(rx, StreamEnd::Eof),
-                Ok(length) => self.fed(rx, &space[..length]),
-                Err(error) if error.kind() == ErrorKind::WouldBlock => Read::Nothing,
-                Err(error) => self.ended(rx, StreamEnd::Error(error)),
+            let space = &mut buffer[start..start + asked];
+            let brought = socket.recv(space);
+            if let Ok(length @ 1..) = brought {
+                self.fed(rx, &space[..length]);
             }
+            (asked, brought)
         })
     }
 
-    pub(super) fn fed(&self, rx: &mut Rx, bytes: &[u8]) -> Read {
+    pub(super) fn fed(&self, rx: &mut Rx, bytes: &[u8]) {
         rx.receiver.feed(bytes, self.announced(), clock::now());
+        self.came(rx);
+    }
+
+    /// Bytes came, and were sorted.
+    fn came(&self, rx: &mut Rx) {
         rx.reads += 1;
         rx.is_paused = !rx.receiver.wants_bytes();
         if self.is_native() {
@@ -285,7 +324,6 @@ impl Link {
         if rx.receiver.fault().is_some() || rx.receiver.has_goodbye() {
             self.news.notify_one();
         }
-        Read::Bytes
     }
 
     /// Control frames came: the writing half hears them, and answers.

@@ -8,7 +8,7 @@ use super::Moment;
 use super::account::Stats;
 use super::events::{Event, EventQueue, Fault, Reason};
 use super::hello::Agreement;
-use super::inbox::Inbox;
+use super::inbox::{Arrival, Inbox};
 use super::liveness::{Hearing, flood};
 use super::options::{Options, Protocol};
 use super::session::{Heard, Incoming};
@@ -110,21 +110,47 @@ impl Receiver {
 
     /// Bytes came from the kernel. `announced`: what the peer has been told by now.
     pub fn feed(&mut self, bytes: &[u8], announced: Numbers, now: Moment) {
-        self.bytes += u64::try_from(bytes.len()).unwrap_or(0);
-        let is_deaf = self.is_closing && self.protocol == Protocol::Classic;
-        if is_deaf || self.fault.is_some() {
+        if self.is_deaf() {
+            self.bytes += u64::try_from(bytes.len()).unwrap_or(0);
             return self.hearing.heard(now, false, false);
         }
+        self.arrive(bytes.len(), announced, now, |inbox| inbox.feed(bytes));
+    }
+
+    /// Where the next bytes belong, in the middle of a large message: at most so many may be appended
+    /// there, and then `placed` must hear of them.
+    pub fn place(&mut self) -> Option<(&mut Vec<u8>, usize)> {
+        if self.is_deaf() { None } else { self.inbox.place() }
+    }
+
+    /// So many bytes came from the kernel, and lie in their place.
+    pub fn placed(&mut self, bytes: usize, announced: Numbers, now: Moment) {
+        self.arrive(bytes, announced, now, |inbox| inbox.placed(bytes));
+    }
+
+    /// A large message is coming, or likely to come next: who reads little where a header comes next can
+    /// read what stands behind it into its place.
+    pub fn is_large(&self) -> bool {
+        self.inbox.is_large()
+    }
+
+    /// What comes is not looked at any more.
+    fn is_deaf(&self) -> bool {
+        (self.is_closing && self.protocol == Protocol::Classic) || self.fault.is_some()
+    }
+
+    fn arrive(&mut self, bytes: usize, announced: Numbers, now: Moment, take: impl FnOnce(&mut Inbox) -> Arrival) {
+        self.bytes += u64::try_from(bytes).unwrap_or(0);
         if let Some(incoming) = self.inbox.incoming_mut() {
             incoming.told(announced);
         }
-        let (before, was_assembling) = (self.inbox.unfinished(), self.inbox.is_assembling());
-        let arrival = self.inbox.feed(bytes);
+        let (is_first, was_assembling) = (self.inbox.unfinished() == 0, self.inbox.is_assembling());
+        let arrival = take(&mut self.inbox);
         // The pieces of one message count together, whatever stands between them.
         let frames = arrival.messages + if was_assembling { 0 } else { arrival.controls };
-        self.hearing.heard(now, self.inbox.unfinished() > 0, before == 0 || frames > 0);
+        self.hearing.heard(now, self.inbox.unfinished() > 0, is_first || frames > 0);
         let idle = arrival.idle + self.sort();
-        if !self.hearing.spend(now, idle, arrival.messages, bytes.len()) {
+        if !self.hearing.spend(now, idle, arrival.messages, bytes) {
             self.fault = Some(flood());
         }
         self.settle();

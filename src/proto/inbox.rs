@@ -1,5 +1,6 @@
-//! Received bytes are the queue: one contiguous buffer in which frames are parsed where they lie.
-//! Decides what is a message, what is kept and when to stop reading; knows no values and no time.
+//! Received bytes are the queue: one contiguous buffer in which frames are parsed where they lie; a large
+//! message has a mark there, and memory of its own. Decides what is a message, what is kept and when to
+//! stop reading; knows no values and no time.
 //!
 //! 1. `a_stream_cut_anywhere_gives_the_same_messages`
 //! 2. `a_full_fixed_buffer_parses_no_further`: the count of messages never passes the limit.
@@ -8,9 +9,12 @@
 //! 5. `a_message_in_parts_is_one_message`, numbered and paid for once.
 //! 6. `parts_that_do_not_add_up_are_found_at_the_header_that_shows_it`
 //! 7. `on_our_wire_reading_never_stops_and_credit_bounds_what_waits`
+//! 8. `a_large_message_is_read_into_its_place_whoever_reads_it`
+
+mod large;
+mod order;
 
 use std::collections::VecDeque;
-use std::ops::Range;
 
 use bytes::{Buf, BytesMut};
 
@@ -19,12 +23,20 @@ use super::cost;
 use super::events::Fault;
 use super::options::{Buffer, Policy, Protocol};
 use super::session::Incoming;
-use super::wire::{self, Control, Goodbye, protocol};
+use super::wire::{self, Control};
+use large::Large;
+use order::{Order, Piece};
+
+/// Stands for the header of a message that lies elsewhere: no length is so large.
+const MARK: [u8; HEADER] = [0xff; HEADER];
+/// A frame above this that is not whole yet goes to a place of its own.
+const LARGE: usize = 128 * 1024;
 
 #[derive(Debug)]
 pub struct Inbox {
-    /// Whole messages (headers included), then bytes that are not parsed yet.
+    /// Whole messages (headers included) and marks, then bytes that are not parsed yet.
     store: BytesMut,
+    large: Large,
     /// Where the unparsed bytes begin.
     whole: usize,
     count: usize,
@@ -38,25 +50,7 @@ pub struct Inbox {
     dropped: u64,
     fault: Option<Fault>,
     /// On our wire: the counters of the session, and the control frames to be heard.
-    session: Option<Session>,
-}
-
-#[derive(Debug)]
-struct Session {
-    incoming: Incoming,
-    heard: VecDeque<Control>,
-    /// The first frame behind the greeting has come.
-    has_begun: bool,
-    /// CLOSE has come; nothing may follow.
-    has_ended: bool,
-    /// A message of which PARTs have come; they lie behind the whole messages, as it will lie there.
-    assembly: Option<Assembly>,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Assembly {
-    length: usize,
-    present: usize,
+    session: Option<Order>,
 }
 
 /// What the front of the unparsed bytes holds.
@@ -65,14 +59,8 @@ enum Next {
     Part,
     Heartbeat,
     Message(usize),
-    /// A piece of a message that has so many bytes, of which so many stand in front of the piece.
-    Piece {
-        length: usize,
-        prefix: usize,
-        body: usize,
-    },
-    /// The last piece.
-    Last(usize),
+    /// The beginning of a piece of a message that comes by and by.
+    Piece(Piece),
     Control {
         kind: u8,
         length: usize,
@@ -99,15 +87,9 @@ pub struct Arrival {
 
 impl Inbox {
     pub fn new(limits: Buffer, max_size: usize, protocol: Protocol) -> Self {
-        let session = || Session {
-            incoming: Incoming::new(limits),
-            heard: VecDeque::new(),
-            has_begun: false,
-            has_ended: false,
-            assembly: None,
-        };
         Self {
             store: BytesMut::new(),
+            large: Large::new(max_size),
             whole: 0,
             count: 0,
             cost: 0,
@@ -118,7 +100,7 @@ impl Inbox {
             received: 0,
             dropped: 0,
             fault: None,
-            session: (protocol == Protocol::Native).then(session),
+            session: (protocol == Protocol::Native).then(|| Order::new(limits)),
         }
     }
 
@@ -127,8 +109,7 @@ impl Inbox {
         let (count, cost) = (self.count, self.cost);
         if let Some(session) = &mut self.session {
             session.incoming.begin(hold, count, cost);
-            session.heard.clear();
-            (session.has_begun, session.has_ended) = (false, false);
+            session.begin_link();
         }
     }
 
@@ -136,8 +117,7 @@ impl Inbox {
     pub fn resume_session(&mut self, hold: u64) {
         if let Some(session) = &mut self.session {
             session.incoming.resume(hold);
-            session.heard.clear();
-            (session.has_begun, session.has_ended) = (false, false);
+            session.begin_link();
         }
     }
 
@@ -172,14 +152,40 @@ impl Inbox {
 
     /// Takes bytes as they came from the kernel and parses what the buffer has room for.
     pub fn feed(&mut self, bytes: &[u8]) -> Arrival {
-        self.store.extend_from_slice(bytes);
+        let placed = if self.has_tail() { 0 } else { self.large.give(bytes) };
+        self.store.extend_from_slice(bytes.get(placed..).unwrap_or_default());
         self.parse()
+    }
+
+    /// Where the next bytes belong, if that is known: at most so many may be appended there, and then
+    /// `placed` must hear of them.
+    pub fn place(&mut self) -> Option<(&mut Vec<u8>, usize)> {
+        let is_known = self.fault.is_none() && !self.has_tail();
+        self.large.place().filter(|_| is_known)
+    }
+
+    /// So many bytes came, and lie in their place.
+    pub fn placed(&mut self, bytes: usize) -> Arrival {
+        self.large.placed(bytes);
+        self.parse()
+    }
+
+    /// A large message is coming, or likely to come next: who reads little where a header comes next can
+    /// read what stands behind it into its place.
+    pub fn is_large(&self) -> bool {
+        self.large.is_habit()
     }
 
     /// Parses on; called again when `pop` has made room.
     pub fn parse(&mut self) -> Arrival {
         let (mut arrival, mut at) = (Arrival::default(), self.parsed());
         while self.fault.is_none() && !self.is_full() {
+            at += self.large.give(self.store.get(at..).unwrap_or_default());
+            if let Some(length) = self.large.is_complete() {
+                arrival.messages += 1;
+                at = self.complete(at, length);
+                continue;
+            }
             at = match self.next(at) {
                 Ok(Next::Part) => break,
                 Ok(Next::Heartbeat) => {
@@ -191,13 +197,9 @@ impl Inbox {
                     arrival.messages += 1;
                     self.receive(at, length)
                 }
-                Ok(Next::Piece { length, prefix, body }) => {
-                    self.assemble(length, at + HEADER + prefix..at + HEADER + body);
-                    at + HEADER + body
-                }
-                Ok(Next::Last(length)) => {
-                    arrival.messages += 1;
-                    self.complete(at + HEADER..at + HEADER + length)
+                Ok(Next::Piece(piece)) => {
+                    self.expect(piece);
+                    at + piece.head
                 }
                 Ok(Next::Control { kind, length }) => {
                     arrival.controls += 1;
@@ -216,55 +218,47 @@ impl Inbox {
 
     fn next(&self, at: usize) -> Result<Next, Fault> {
         let pending = self.store.get(at..).unwrap_or_default();
+        let is_whole = |length: usize| pending.len() >= HEADER + length;
+        let message = |length: usize| match length {
+            length if is_whole(length) => Next::Message(length),
+            LARGE.. => Next::Piece(Piece { begins: Some(length), head: HEADER, body: length, is_last: true }),
+            _ => Next::Part,
+        };
+        if self.large.is_owed() {
+            return Ok(Next::Part);
+        }
         let Some(session) = &self.session else {
             return Ok(match classic::header(pending, self.max_size)? {
                 Some(classic::Frame::Heartbeat) => Next::Heartbeat,
-                Some(classic::Frame::Message(length)) if pending.len() >= HEADER + length => Next::Message(length),
-                _ => Next::Part,
+                Some(classic::Frame::Message(length)) => message(length),
+                None => Next::Part,
             });
         };
-        let is_whole = |length: usize| pending.len() >= HEADER + length;
-        match wire::header(pending, self.max_size)? {
-            Some(wire::Frame::Message(length)) => match session.assembly {
-                Some(assembly) => {
-                    assembly.expect_last(length)?;
-                    Ok(if is_whole(length) { Next::Last(length) } else { Next::Part })
-                }
-                None => {
-                    session.admit()?;
-                    Ok(if is_whole(length) { Next::Message(length) } else { Next::Part })
-                }
-            },
-            Some(wire::Frame::Control { kind: wire::PART, length: body }) => {
-                let piece = session.piece(pending.get(HEADER..).unwrap_or_default(), body, self.max_size)?;
-                Ok(piece.filter(|_| is_whole(body)).unwrap_or(Next::Part))
+        match (wire::header(pending, self.max_size)?, self.large.coming()) {
+            (Some(wire::Frame::Message(body)), Some(coming)) => coming.last_piece(body).map(Next::Piece),
+            (Some(wire::Frame::Message(length)), None) => session.admit().map(|()| message(length)),
+            (Some(wire::Frame::Control { kind: wire::PART, length: body }), Some(coming)) => {
+                coming.piece(body).map(Next::Piece)
             }
-            Some(wire::Frame::Control { kind, length }) => {
+            (Some(wire::Frame::Control { kind: wire::PART, length: body }), None) => {
+                let bytes = pending.get(HEADER..).unwrap_or_default();
+                let piece = session.first_piece(bytes, body, self.max_size)?;
+                Ok(piece.map_or(Next::Part, Next::Piece))
+            }
+            (Some(wire::Frame::Control { kind, length }), _) => {
                 session.expect(kind)?;
-                Ok(if pending.len() >= HEADER + length { Next::Control { kind, length } } else { Next::Part })
+                Ok(if is_whole(length) { Next::Control { kind, length } } else { Next::Part })
             }
-            None => Ok(Next::Part),
+            (None, _) => Ok(Next::Part),
         }
     }
 
     /// A whole control frame lies there.
     fn hear(&mut self, kind: u8, at: usize, length: usize) {
+        let is_within = self.is_assembling();
         let Some(session) = &mut self.session else { return };
         let body = self.store.get(at..at + length).unwrap_or_default();
-        let is_first = !std::mem::replace(&mut session.has_begun, true);
-        match wire::control(kind, body) {
-            Ok(Control::Close(goodbye)) if is_first && !ends_at_once(&goodbye) => {
-                self.fault = Some(protocol(String::from("the first frame is no ACK")));
-            }
-            Ok(Control::Close(goodbye)) if session.assembly.is_some() && !ends_at_once(&goodbye) => {
-                self.fault = Some(protocol(String::from("CLOSE in the middle of a message")));
-            }
-            Ok(control) => {
-                session.note(&control);
-                session.heard.push_back(control);
-            }
-            Err(fault) => self.fault = Some(fault),
-        }
+        self.fault = session.hear(kind, body, is_within).err();
     }
 
     /// Whether what arrives is dropped, so that nobody needs to take anything for reading to go on.
@@ -277,8 +271,10 @@ impl Inbox {
         if self.count == 0 {
             return None;
         }
-        let length = self.front_length()?;
-        self.store.get(HEADER..HEADER + length)
+        match self.store.first_chunk::<HEADER>()? {
+            &MARK => self.large.front(),
+            header => self.store.get(HEADER..HEADER + length_in(*header)),
+        }
     }
 
     /// Takes the oldest message away, and parses on where that makes room for more.
@@ -326,14 +322,12 @@ impl Inbox {
     /// Forgets the unfinished frame: nobody will look at the rest of it.
     pub fn forget_unfinished(&mut self) {
         self.store.truncate(self.whole);
-        if let Some(session) = &mut self.session {
-            session.assembly = None;
-        }
+        self.large.forget();
     }
 
-    /// PARTs of a message have come, and not yet its end.
+    /// The beginning of a large message has come, and not yet its end.
     pub fn is_assembling(&self) -> bool {
-        self.session.as_ref().is_some_and(|session| session.assembly.is_some())
+        self.large.coming().is_some()
     }
 
     /// From now on what arrives is dropped and counted; whole messages that were read already stay.
@@ -350,6 +344,7 @@ impl Inbox {
         if self.store.is_empty() && self.store.capacity() > 0 {
             self.store = BytesMut::new();
         }
+        self.large.trim();
         if let Some(session) = self.session.as_mut().filter(|session| session.heard.is_empty()) {
             session.heard = VecDeque::new();
         }
@@ -375,7 +370,7 @@ impl Inbox {
 
     /// Bytes of the message or frame that is not whole yet, or was not parsed for want of room.
     pub fn unfinished(&self) -> usize {
-        self.store.len() - self.whole
+        self.store.len() - self.whole + self.large.coming().map_or(0, |coming| coming.present)
     }
 
     pub fn received(&self) -> u64 {
@@ -400,65 +395,71 @@ impl Inbox {
         self.store.len() > self.whole
     }
 
-    fn front_length(&self) -> Option<usize> {
-        let header = self.store.first_chunk::<HEADER>()?;
-        usize::try_from(u32::from_be_bytes(*header)).ok()
-    }
-
-    /// Where the unparsed bytes begin: behind the whole messages and what has come of the next.
+    /// Where the unparsed bytes begin: behind the whole messages, and the mark of one that is coming.
     fn parsed(&self) -> usize {
-        let assembly = self.session.as_ref().and_then(|session| session.assembly);
-        self.whole + assembly.map_or(0, |assembly| HEADER + assembly.present)
+        self.whole + if self.is_assembling() { HEADER } else { 0 }
     }
 
-    /// A piece of a message of `length` bytes lies there; it moves to where the message will lie.
-    fn assemble(&mut self, length: usize, piece: Range<usize>) {
-        let Some(session) = &mut self.session else { return };
-        let assembly = session.assembly.get_or_insert(Assembly { length, present: 0 });
-        let place = self.whole + HEADER + assembly.present;
-        assembly.present += piece.len();
-        // The first piece stands behind a header and a length, so there is room for the header.
-        self.store.copy_within(piece, place);
-        if let Some(header) = self.store.get_mut(self.whole..self.whole + HEADER) {
-            header.copy_from_slice(&classic::encode_header(length));
-        }
+    fn has_tail(&self) -> bool {
+        self.store.len() > self.parsed()
     }
 
-    /// The last piece lies there: the message is whole; returns where the next frame begins.
-    fn complete(&mut self, last: Range<usize>) -> usize {
-        let Some(assembly) = self.session.as_ref().and_then(|session| session.assembly) else {
-            return last.end;
-        };
-        let end = last.end;
-        self.assemble(assembly.length, last);
-        if let Some(session) = &mut self.session {
-            session.assembly = None;
+    /// A piece of a large message begins. The header of the first makes room for the mark.
+    fn expect(&mut self, piece: Piece) {
+        if let Some(length) = piece.begins {
+            self.large.begin(length);
+            if let Some(mark) = self.store.get_mut(self.whole..self.whole + HEADER) {
+                mark.copy_from_slice(&MARK);
+            }
         }
-        let before = self.store.len();
-        self.receive(self.whole, assembly.length);
-        end - (before - self.store.len())
+        self.large.expect(piece.body, piece.is_last);
+    }
+
+    /// The last byte of a large message has come, and the next frame lies at `at`; returns where by then.
+    fn complete(&mut self, at: usize, length: usize) -> usize {
+        let is_kept = self.count_in(length);
+        let at = at - if is_kept { self.slide() } else { 0 };
+        self.large.complete(is_kept);
+        if is_kept {
+            self.keep(HEADER, length);
+        }
+        at
     }
 
     /// A whole message lies at `at`; returns where the next frame begins.
     fn receive(&mut self, at: usize, length: usize) -> usize {
-        self.received += 1;
-        if let Some(session) = &mut self.session {
-            session.incoming.receive(cost(length));
-        }
         let frame = HEADER + length;
-        let has_room = self.limits.has_room(self.count, self.cost);
-        if self.intake == Intake::Discard || (self.limits.policy == Policy::Dropping && !has_room) {
-            self.dropped += 1;
+        self.large.interrupt();
+        if !self.count_in(length) {
             return at + frame;
         }
         let at = at - self.slide();
         if at != self.whole {
             self.store.copy_within(at..at + frame, self.whole);
         }
-        self.whole += frame;
+        self.keep(frame, length);
+        at + frame
+    }
+
+    /// A message has come; whether it is kept.
+    fn count_in(&mut self, length: usize) -> bool {
+        self.received += 1;
+        if let Some(session) = &mut self.session {
+            session.incoming.receive(cost(length));
+        }
+        let is_dropped = self.limits.policy == Policy::Dropping && !self.limits.has_room(self.count, self.cost);
+        if is_dropped || self.intake == Intake::Discard {
+            self.dropped += 1;
+            return false;
+        }
+        true
+    }
+
+    /// The next `bytes` of the store are a message that waits from now on.
+    fn keep(&mut self, bytes: usize, length: usize) {
+        self.whole += bytes;
         self.count += 1;
         self.cost = self.cost.saturating_add(cost(length));
-        at + frame
     }
 
     /// In a sliding buffer the oldest make room for one more; returns by how much the store has moved.
@@ -473,11 +474,16 @@ impl Inbox {
     }
 
     fn remove_front(&mut self, is_taken: bool) {
-        let Some(length) = self.front_length().filter(|_| self.count > 0) else {
+        let Some((length, header)) = self.front().map(<[u8]>::len).zip(self.store.first_chunk::<HEADER>()) else {
             return;
         };
-        self.store.advance(HEADER + length);
-        self.whole -= HEADER + length;
+        let is_large = *header == MARK;
+        let bytes = HEADER + if is_large { 0 } else { length };
+        self.store.advance(bytes);
+        self.whole -= bytes;
+        if is_large {
+            self.large.pop();
+        }
         self.count -= 1;
         self.cost = self.cost.saturating_sub(cost(length));
         self.first += 1;
@@ -498,89 +504,15 @@ impl Inbox {
     }
 }
 
-/// A CLOSE that is not answered.
-fn ends_at_once(goodbye: &Goodbye) -> bool {
-    matches!(goodbye.code, wire::close::FAULT | wire::close::ABORTED | wire::close::VOID)
-}
-
-impl Assembly {
-    /// The ordinary frame that ends it has this length.
-    fn expect_last(&self, length: usize) -> Result<(), Fault> {
-        if self.present + length == self.length {
-            return Ok(());
-        }
-        Err(not_adding_up(self.present + length, self.length))
-    }
-}
-
-fn not_adding_up(present: usize, length: usize) -> Fault {
-    protocol(format!("the pieces of a message of {length} bytes have {present}"))
-}
-
-impl Session {
-    /// A PART of `body` bytes lies there, of which `bytes` have come; None while it cannot be judged.
-    fn piece(&self, bytes: &[u8], body: usize, max_size: usize) -> Result<Option<Next>, Fault> {
-        if body == 0 {
-            return Err(protocol(String::from("an empty PART")));
-        }
-        if let Some(Assembly { length, present }) = self.assembly {
-            let is_within = present + body <= length;
-            let piece = Next::Piece { length, prefix: 0, body };
-            return if is_within { Ok(Some(piece)) } else { Err(not_adding_up(present + body, length)) };
-        }
-        self.admit()?;
-        let Some(present) = body.checked_sub(HEADER) else {
-            return Err(protocol(String::from("the first PART has no room for the length")));
-        };
-        let Some(length) = bytes.first_chunk::<HEADER>() else {
-            return Ok(None);
-        };
-        let length = wire::message_length(u32::from_be_bytes(*length), max_size)?;
-        if present > length {
-            return Err(not_adding_up(present, length));
-        }
-        Ok(Some(Next::Piece { length, prefix: HEADER, body }))
-    }
-
-    /// A message's header lies there.
-    fn admit(&self) -> Result<(), Fault> {
-        if !self.has_begun {
-            return Err(protocol(String::from("the first frame is no ACK")));
-        }
-        if self.has_ended {
-            return Err(protocol(String::from("a message behind CLOSE")));
-        }
-        self.incoming.admit()
-    }
-
-    /// ACK comes first, or the CLOSE of a link that never was.
-    fn expect(&self, kind: u8) -> Result<(), Fault> {
-        if self.has_begun || matches!(kind, wire::ACK | wire::CLOSE) {
-            return Ok(());
-        }
-        Err(protocol(String::from("the first frame is no ACK")))
-    }
-
-    /// What depends on where the frame stands in the stream.
-    fn note(&mut self, control: &Control) {
-        match control {
-            Control::Ask => self.incoming.ask(),
-            Control::Close(goodbye) => {
-                self.has_ended = true;
-                if !ends_at_once(goodbye) {
-                    self.incoming.consume_all();
-                }
-            }
-            _ => {}
-        }
-    }
+fn length_in(header: [u8; HEADER]) -> usize {
+    usize::try_from(u32::from_be_bytes(header)).unwrap_or(usize::MAX)
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::classic::{HARD_MAX_SIZE, encode_header};
     use super::super::events::Reason;
-    use super::super::wire::Numbers;
+    use super::super::wire::{Goodbye, Numbers};
     use super::*;
 
     fn buffer(policy: Policy, count: usize) -> Buffer {
@@ -814,6 +746,62 @@ mod tests {
                 assert_eq!(inbox.incoming().unwrap().numbers().consumed, 1, "numbered once");
             }
         }
+    }
+
+    /// What a reader does that puts bytes where they belong, and reads few where a header comes.
+    fn read_into_places(inbox: &mut Inbox, mut bytes: &[u8], few: usize) {
+        while !bytes.is_empty() {
+            let mut ours = bytes.len().min(few);
+            match inbox.place() {
+                Some((place, most)) => {
+                    ours = bytes.len().min(most);
+                    place.extend_from_slice(&bytes[..ours]);
+                    inbox.placed(ours);
+                }
+                None => drop(inbox.feed(&bytes[..ours])),
+            }
+            bytes = &bytes[ours..];
+        }
+    }
+
+    #[test]
+    fn a_large_message_is_read_into_its_place_whoever_reads_it() {
+        let large: Vec<u8> = (0..=255).cycle().take(300_000).collect();
+        let stream = [&frame(b"a")[..], &in_parts(&large, &[100_000, 290_000]), &frame(&large), &frame(b"b")].concat();
+        for few in [1, 4, 9, 100, 1000] {
+            let mut inbox = Inbox::new(buffer(Policy::Fixed, 9), HARD_MAX_SIZE, Protocol::Native);
+            inbox.begin_session(1 << 30);
+            let mut ack = Vec::new();
+            wire::encode_ack(Numbers::default(), &mut ack);
+            inbox.feed(&ack);
+            read_into_places(&mut inbox, &stream[..few], few);
+            read_into_places(&mut inbox, &stream[few..], few);
+            assert_eq!((inbox.fault(), inbox.waiting(), inbox.unfinished()), (None, 4, 0), "{few}");
+            assert!(inbox.store.len() < 50, "what is large lies elsewhere: {few}");
+            assert_eq!(take_all(&mut inbox), [b"a".to_vec(), large.clone(), large.clone(), b"b".to_vec()]);
+        }
+        let mut classic = inbox(Policy::Fixed, 2);
+        read_into_places(&mut classic, &[frame(b"a"), frame(&large), frame(&large), frame(b"b")].concat(), 7);
+        assert!(classic.is_full() && classic.place().is_none());
+        assert_eq!(take_all(&mut classic), [b"a".to_vec(), large.clone(), large, b"b".to_vec()]);
+    }
+
+    #[test]
+    fn a_lossy_buffer_drops_large_ones_like_others() {
+        let large = [3; 200_000];
+        let mut dropping = inbox(Policy::Dropping, 1);
+        read_into_places(&mut dropping, &[frame(b"a"), frame(&large), frame(b"b")].concat(), 4);
+        assert_eq!((dropping.dropped(), dropping.received(), dropping.unfinished()), (2, 3, 0));
+        assert_eq!(take_all(&mut dropping), [b"a".to_vec()]);
+        let mut sliding = inbox(Policy::Sliding, 1);
+        read_into_places(&mut sliding, &[frame(&large), frame(b"a"), frame(&large)].concat(), 4);
+        assert_eq!((sliding.dropped(), sliding.received()), (2, 3));
+        assert_eq!(take_all(&mut sliding), [large.to_vec()]);
+        let mut closed = inbox(Policy::Fixed, 1);
+        closed.feed(&frame(&large)[..150_000]);
+        closed.clear();
+        closed.feed(&frame(&large)[150_000..]);
+        assert_eq!((closed.dropped(), closed.front(), closed.unfinished()), (1, None, 0));
     }
 
     #[test]

@@ -51,8 +51,7 @@ impl End {
     }
 
     pub fn fed(&mut self, bytes: &[u8], now: Moment) {
-        let announced = self.sender.announced();
-        self.receiver.feed(bytes, announced, now);
+        self.sort(bytes, now);
         if let Some(link) = &mut self.link {
             link.heard = now;
             link.is_reading = self.receiver.wants_bytes();
@@ -73,6 +72,20 @@ impl End {
             self.hear_by.get_or_insert(now + delay);
         }
         self.tell(now);
+    }
+
+    /// Bytes have come. Some of the time as much as can goes to its place by the reader's own hand.
+    fn sort(&mut self, bytes: &[u8], now: Moment) {
+        let (announced, mut rest) = (self.sender.announced(), bytes);
+        while let Some((place, most)) = self.receiver.place().filter(|_| bytes.len() % 2 == 1 && !rest.is_empty()) {
+            let (ours, behind) = rest.split_at(rest.len().min(most));
+            place.extend_from_slice(ours);
+            self.receiver.placed(ours.len(), announced, now);
+            rest = behind;
+        }
+        if !rest.is_empty() {
+            self.receiver.feed(rest, announced, now);
+        }
     }
 
     fn heard_end(&mut self, network: &mut Network, now: Moment) {

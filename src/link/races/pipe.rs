@@ -85,6 +85,13 @@ impl Socket {
         Ok(length)
     }
 
+    pub fn recv_onto(&self, body: &mut Vec<u8>, most: usize) -> io::Result<usize> {
+        let mut space = vec![0; most];
+        let length = self.recv(&mut space)?;
+        body.extend(&space[..length]);
+        Ok(length)
+    }
+
     pub fn send(&self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
         let _call = call();
         let mut pipe = self.outgoing();
