@@ -50,7 +50,8 @@ help:
 demo: .venv/demo/installed
 	.venv/demo/bin/python examples/demo.py $(ARGS)
 
-test: test-rust $(PYTHONS:%=test-%)
+test: test-rust $(PYTHONS:%=.venv/%/installed)
+	tools/side-by-side.sh "$(PYTHONS)" $(ARGS)
 	@echo "all tests passed: Rust, and CPython $(PYTHONS)"
 
 # First the protocol by itself, with its simulation: it must not need a socket, a thread or a clock. What stands in
