@@ -291,6 +291,11 @@ impl AsRawFd for Signal {
     }
 }
 
+/// Lets others have this core.
+pub fn yield_core() {
+    rustix::thread::sched_yield();
+}
+
 /// What a thread waits for on its socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Interest {

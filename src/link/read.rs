@@ -10,6 +10,7 @@ use super::clock;
 use super::driver::{Driver, LoopDriver};
 use super::link::{Link, Rx, StreamEnd};
 use super::net::{self, Interest, Signal, Socket};
+use super::spin::Patience;
 #[cfg(feature = "races")]
 use super::sync::BorrowMut as _;
 use super::sync::atomic::Ordering;
@@ -48,12 +49,14 @@ pub(super) struct Place {
 /// A thread that waits in a blocking call.
 pub struct Park {
     signal: Signal,
+    patience: Patience,
     is_of_main_thread: bool,
 }
 
 impl Park {
     pub fn new() -> std::io::Result<Self> {
-        Ok(Self { signal: Signal::new()?, is_of_main_thread: net::is_main_thread() })
+        let is_of_main_thread = net::is_main_thread();
+        Ok(Self { signal: Signal::new()?, patience: Patience::default(), is_of_main_thread })
     }
 
     /// Whether it is the main thread that waits here. Asked once: it takes two system calls.
@@ -151,9 +154,36 @@ impl Link {
     pub fn wait_in_thread(&self, park: &Arc<Park>, limit: Option<Duration>) {
         let waker: Waker = Arc::clone(park) as Waker;
         let Some(place) = self.begin_waiting(&waker) else { return };
+        if let Some(socket) = &place.socket
+            && self.look_before_sleeping(socket, &park.patience)
+        {
+            return self.end_waiting(&waker, &place, false);
+        }
         let socket = place.socket.as_deref().map(|socket| (socket, Interest::Read));
         let is_ready = park.wait_for(socket, limit);
         self.end_waiting(&waker, &place, is_ready);
+    }
+
+    /// Looks at the socket that this thread is about to sleep on. Returns whether something has come.
+    fn look_before_sleeping(&self, socket: &Arc<Socket>, patience: &Patience) -> bool {
+        let limit = patience.limit();
+        if limit.is_zero() {
+            patience.note(false);
+            return false;
+        }
+        let begun = clock::now();
+        loop {
+            net::yield_core();
+            let mut rx = self.rx();
+            let has_come = !self.is_current(&rx, Some(socket)) || self.read(&mut rx) != Read::Nothing;
+            drop(rx);
+            // The clock of `races` stands still: there, one look is one.
+            let is_over = cfg!(feature = "races") || clock::now().saturating_sub(begun) > limit;
+            if has_come || is_over {
+                patience.note(has_come && !is_over);
+                return has_come;
+            }
+        }
     }
 
     /// The thread behind `waker` is about to wait. None when something is there after all.

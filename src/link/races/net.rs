@@ -66,6 +66,10 @@ fn rng() -> shuttle::rand::rngs::ThreadRng {
     shuttle::rand::thread_rng()
 }
 
+pub fn yield_core() {
+    shuttle::thread::yield_now();
+}
+
 /// As an eventfd.
 #[derive(Debug, Default)]
 pub struct Signal(AtomicBool);

@@ -67,6 +67,7 @@ impl Large {
     }
 
     /// Takes what belongs to the piece; returns how many bytes that were.
+    #[inline]
     pub fn give(&mut self, bytes: &[u8]) -> usize {
         let Some(coming) = &mut self.coming else { return 0 };
         let ours = bytes.get(..coming.owed).unwrap_or(bytes);
