@@ -1,26 +1,25 @@
 //! The only file that names a clock. Monotonic, and suspension does not count (CLOCK_MONOTONIC).
 #![allow(clippy::disallowed_methods, reason = "this is where the clock lives")]
 
-use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
+use super::net;
 use crate::proto::Moment;
 
-static ORIGIN: OnceLock<Instant> = OnceLock::new();
-
-fn origin() -> Instant {
-    *ORIGIN.get_or_init(Instant::now)
+/// Now, counted from the start of the system.
+pub fn now() -> Moment {
+    net::monotonic()
 }
 
-/// Now, counted from the first use.
-pub fn now() -> Moment {
-    Instant::now().saturating_duration_since(origin())
+/// The same moment for the runtime's timers; None where the system's clock cannot show it.
+fn instant(moment: Moment) -> Option<Instant> {
+    Instant::now().checked_add(moment.saturating_sub(now()))
 }
 
 /// Sleeps on the runtime until `moment`; for ever without one.
 pub async fn until(moment: Option<Moment>) {
     // What the system's clock cannot show never comes.
-    match moment.and_then(|moment| origin().checked_add(moment)) {
+    match moment.and_then(instant) {
         Some(instant) => tokio::time::sleep_until(instant.into()).await,
         None => std::future::pending().await,
     }
@@ -36,7 +35,12 @@ pub fn within<F: Future>(limit: Duration, future: F) -> impl Future<Output = Opt
 /// Runs `future` until `moment`; None when it was not done by then.
 pub fn before<F: Future>(moment: Moment, future: F) -> impl Future<Output = Option<F::Output>> {
     let future = Box::pin(future);
-    async move { tokio::time::timeout_at((origin() + moment).into(), future).await.ok() }
+    async move {
+        match instant(moment) {
+            Some(instant) => tokio::time::timeout_at(instant.into(), future).await.ok(),
+            None => Some(future.await),
+        }
+    }
 }
 
 /// Rests on the runtime.

@@ -83,14 +83,14 @@ impl Reading {
     }
 
     /// A thread is about to wait. Returns the driver that was replaced, if one was.
-    pub fn enter_thread(&mut self, now: Moment) -> Option<Driver> {
+    pub fn enter_thread(&mut self, now: impl FnOnce() -> Moment) -> Option<Driver> {
         self.threads += 1;
         let next = match &self.driver {
             Driver::Thread => return None,
             Driver::Tokio if self.is_free() => Driver::Thread,
             Driver::Tokio => return None,
             Driver::Loop(present) if !present.is_alive() => Driver::Thread,
-            Driver::Loop(_) => self.mixed(now),
+            Driver::Loop(_) => self.mixed(now()),
         };
         Some(std::mem::replace(&mut self.driver, next))
     }
@@ -174,7 +174,7 @@ mod tests {
     fn a_loop_and_a_thread_side_by_side_are_served_by_tokio_until_the_thread_leaves() {
         let mut reading = Reading::default();
         reading.enter_loop(&a_loop(1, true), at(0));
-        reading.enter_thread(at(0));
+        reading.enter_thread(|| at(0));
         assert!(reading.is_tokio());
         assert!(reading.enter_loop(&a_loop(1, true), at(1)).is_none());
         reading.tick(at(1000));
@@ -199,7 +199,7 @@ mod tests {
     #[test]
     fn a_thread_gives_its_place_back_when_it_has_left_for_a_while() {
         let mut reading = Reading::default();
-        reading.enter_thread(at(0));
+        reading.enter_thread(|| at(0));
         assert!(!reading.tick(at(500)));
         reading.leave_thread(at(500));
         assert!(!reading.tick(at(549)));

@@ -20,7 +20,7 @@ use std::sync::Once;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::lock::{Mutex, MutexGuard};
-use super::{clock, net};
+use super::net;
 
 static FORKS: AtomicU32 = AtomicU32::new(0);
 static OPEN: Mutex<Open> = Mutex::new(BTreeMap::new());
@@ -57,11 +57,7 @@ impl Birth {
 /// Has forks heard of from now on. Safe to repeat; done once before anything is opened.
 pub fn listen() {
     static ONCE: Once = Once::new();
-    ONCE.call_once(|| {
-        // What is filled at its first use is filled now: a fork in the middle of that could not be waited out.
-        clock::now();
-        net::at_fork(before, in_parent, in_child);
-    });
+    ONCE.call_once(|| net::at_fork(before, in_parent, in_child));
 }
 
 /// While it lives, nobody forks. Not to be held when a descriptor is opened or closed.

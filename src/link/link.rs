@@ -50,8 +50,9 @@ pub struct Rx {
     pub(super) readers: WaitList,
     /// The thread that polls and reads for all of them.
     pub(super) leader: Option<Waker>,
-    /// Reads that brought something.
+    /// Reads that brought something, and when the last of them did.
     pub(super) reads: u64,
+    pub(super) read_at: Moment,
     /// A message was taken by a reader that has not come back for more.
     pub(super) owes_answer: bool,
     /// The supervisor knows that something consumed is to be told in time.
@@ -166,6 +167,7 @@ impl Link {
             readers: WaitList::default(),
             leader: None,
             reads: 0,
+            read_at: now,
             owes_answer: false,
             is_tell_due: false,
         };

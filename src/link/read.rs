@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::clock;
 use super::driver::{Driver, LoopDriver};
 use super::link::{Link, Rx, StreamEnd};
+use super::lock::MutexGuard;
 use super::net::{self, Interest, Signal, Socket};
 use super::spin::Patience;
 #[cfg(feature = "races")]
@@ -16,6 +17,7 @@ use super::sync::BorrowMut as _;
 use super::sync::atomic::Ordering;
 use super::sync::thread_local;
 use super::wake::{Wake, Waker};
+use crate::proto::Moment;
 use crate::proto::events::Event;
 use crate::proto::halves::Front;
 
@@ -154,34 +156,36 @@ impl Link {
     pub fn wait_in_thread(&self, park: &Arc<Park>, limit: Option<Duration>) {
         let waker: Waker = Arc::clone(park) as Waker;
         let Some(place) = self.begin_waiting(&waker) else { return };
-        if let Some(socket) = &place.socket
-            && self.look_before_sleeping(socket, &park.patience)
+        if let Some(mut rx) = place.socket.as_ref().and_then(|socket| self.look_before_sleeping(socket, &park.patience))
         {
-            return self.end_waiting(&waker, &place, false);
+            let now = rx.read_at;
+            return self.leave_place(&mut rx, &waker, &place, now);
         }
         let socket = place.socket.as_deref().map(|socket| (socket, Interest::Read));
         let is_ready = park.wait_for(socket, limit);
         self.end_waiting(&waker, &place, is_ready);
     }
 
-    /// Looks at the socket that this thread is about to sleep on. Returns whether something has come.
-    fn look_before_sleeping(&self, socket: &Arc<Socket>, patience: &Patience) -> bool {
+    /// Looks at the socket that this thread is about to sleep on. Where something has come, it has been read.
+    fn look_before_sleeping(&self, socket: &Arc<Socket>, patience: &Patience) -> Option<MutexGuard<'_, Rx>> {
         let limit = patience.limit();
         if limit.is_zero() {
             patience.note(false);
-            return false;
+            return None;
         }
         let begun = clock::now();
         loop {
             net::yield_core();
             let mut rx = self.rx();
-            let has_come = !self.is_current(&rx, Some(socket)) || self.read(&mut rx) != Read::Nothing;
+            if !self.is_current(&rx, Some(socket)) || self.read(&mut rx) != Read::Nothing {
+                patience.note(rx.read_at.saturating_sub(begun) <= limit);
+                return Some(rx);
+            }
             drop(rx);
             // The clock of `races` stands still: there, one look is one.
-            let is_over = cfg!(feature = "races") || clock::now().saturating_sub(begun) > limit;
-            if has_come || is_over {
-                patience.note(has_come && !is_over);
-                return has_come;
+            if cfg!(feature = "races") || clock::now().saturating_sub(begun) > limit {
+                patience.note(false);
+                return None;
             }
         }
     }
@@ -201,7 +205,7 @@ impl Link {
     }
 
     fn take_place(&self, rx: &mut Rx, waker: &Waker) -> Place {
-        let replaced = rx.reading.enter_thread(clock::now());
+        let replaced = rx.reading.enter_thread(clock::now);
         self.replace_driver(rx, replaced);
         let socket = self.lead(rx, waker);
         if socket.is_none() {
@@ -212,23 +216,27 @@ impl Link {
 
     /// It has waited: reads if that was its part, and hands that on. `is_ready` says that the socket of
     /// its place is.
-    pub(super) fn end_waiting(&self, waker: &Waker, Place { socket }: &Place, is_ready: bool) {
+    pub(super) fn end_waiting(&self, waker: &Waker, place: &Place, is_ready: bool) {
         let mut rx = self.rx();
+        if is_ready && self.is_current(&rx, place.socket.as_ref()) {
+            self.read(&mut rx);
+        }
+        self.leave_place(&mut rx, waker, place, clock::now());
+    }
+
+    fn leave_place(&self, rx: &mut Rx, waker: &Waker, Place { socket }: &Place, now: Moment) {
         let has_led = socket.is_some();
         if has_led {
             rx.leader = None;
-            if is_ready && self.is_current(&rx, socket.as_ref()) {
-                self.read(&mut rx);
-            }
         } else {
             rx.readers.remove(waker);
         }
         // One of those that follow leads now; where nobody can, waking would only go round in circles.
-        if has_led || self.can_lead(&rx) {
+        if has_led || self.can_lead(rx) {
             rx.readers.wake(1);
         }
-        self.publish(&mut rx);
-        rx.reading.leave_thread(clock::now());
+        self.publish(rx);
+        rx.reading.leave_thread(now);
     }
 
     /// The loop's selector says that the socket is readable: one read. Returns whether it should go on
@@ -317,7 +325,8 @@ impl Link {
             let asked = most.min(left);
             let brought = socket.recv_onto(place, asked);
             if let Ok(length @ 1..) = brought {
-                rx.receiver.placed(length, self.announced(), clock::now());
+                rx.read_at = clock::now();
+                rx.receiver.placed(length, self.announced(), rx.read_at);
                 self.came(rx);
             }
             return (asked, brought);
@@ -339,7 +348,8 @@ impl Link {
     }
 
     pub(super) fn fed(&self, rx: &mut Rx, bytes: &[u8]) {
-        rx.receiver.feed(bytes, self.announced(), clock::now());
+        rx.read_at = clock::now();
+        rx.receiver.feed(bytes, self.announced(), rx.read_at);
         self.came(rx);
     }
 
