@@ -299,10 +299,12 @@ impl Link {
     pub(super) fn read(&self, rx: &mut Rx) -> Read {
         let (mut left, mut outcome) = (READ_BUFFER, Read::Nothing);
         loop {
-            let Some(socket) = rx.socket.as_ref().filter(|_| !rx.is_paused && rx.end.is_none()).cloned() else {
+            if rx.is_paused || rx.end.is_some() {
+                return Read::Closed;
+            }
+            let Some((asked, brought)) = self.read_once(rx, left) else {
                 return Read::Closed;
             };
-            let (asked, brought) = self.read_once(rx, &socket, left);
             match brought {
                 Ok(0) => return self.ended(rx, StreamEnd::Eof),
                 Ok(length) => {
@@ -319,17 +321,17 @@ impl Link {
     }
 
     /// One system call, to where the bytes belong if that is known, else into this thread's buffer.
-    /// Returns for how many bytes it asked, and what it brought.
-    fn read_once(&self, rx: &mut Rx, socket: &Socket, left: usize) -> (usize, std::io::Result<usize>) {
+    /// Returns for how many bytes it asked, and what it brought; None without a link.
+    fn read_once(&self, rx: &mut Rx, left: usize) -> Option<(usize, std::io::Result<usize>)> {
         if let Some((place, most)) = rx.receiver.place().filter(|(_, most)| *most >= WORTH_A_READ) {
             let asked = most.min(left);
-            let brought = socket.recv_onto(place, asked);
+            let brought = rx.socket.as_ref()?.recv_onto(place, asked);
             if let Ok(length @ 1..) = brought {
                 rx.read_at = clock::now();
                 rx.receiver.placed(length, self.announced(), rx.read_at);
                 self.came(rx);
             }
-            return (asked, brought);
+            return Some((asked, brought));
         }
         // Little more than the header, where much is likely to stand behind it: that goes to its place.
         let asked = if rx.receiver.is_large() { WORTH_A_READ.min(left) } else { left };
@@ -339,11 +341,11 @@ impl Link {
             }
             let start = buffer.as_ptr().align_offset(ALIGNMENT);
             let space = &mut buffer[start..start + asked];
-            let brought = socket.recv(space);
+            let brought = rx.socket.as_ref()?.recv(space);
             if let Ok(length @ 1..) = brought {
                 self.fed(rx, &space[..length]);
             }
-            (asked, brought)
+            Some((asked, brought))
         })
     }
 

@@ -68,8 +68,8 @@ impl Link {
             From::Batch => true,
         };
         let is_open = !is_corking && !tx.has_failed && tx.sender.may_pass(payload.len());
-        if let Some(socket) = tx.socket.as_ref().filter(|_| is_open).cloned() {
-            let then = self.send_past_queue(&mut tx, &socket, payload);
+        if is_open && tx.socket.is_some() {
+            let then = self.send_past_queue(&mut tx, payload);
             tx.wake_next_writer();
             return (Sent::Accepted, then);
         }
@@ -422,9 +422,10 @@ impl Link {
         is_bursting || self.messages_ready.load(Ordering::Relaxed) > 0
     }
 
-    fn send_past_queue(&self, tx: &mut Tx, socket: &Socket, payload: &[u8]) -> Then {
+    fn send_past_queue(&self, tx: &mut Tx, payload: &[u8]) -> Then {
         let header = encode_header(payload.len());
         tx.sender.compose_front(self.numbers());
+        let Some(socket) = &tx.socket else { return Then::Nothing };
         let front = tx.sender.front();
         let offered = front.len() + header.len() + payload.len();
         let outcome = if front.is_empty() {

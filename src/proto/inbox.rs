@@ -24,7 +24,7 @@ use super::events::Fault;
 use super::options::{Buffer, Policy, Protocol};
 use super::session::Incoming;
 use super::wire::{self, Control};
-use large::Large;
+use large::{Coming, Large};
 use order::{Order, Piece};
 
 /// Stands for the header of a message that lies elsewhere: no length is so large.
@@ -36,7 +36,8 @@ const LARGE: usize = 128 * 1024;
 pub struct Inbox {
     /// Whole messages (headers included) and marks, then bytes that are not parsed yet.
     store: BytesMut,
-    large: Large,
+    /// None while no message is large: most connections never have one.
+    large: Option<Box<Large>>,
     /// Where the unparsed bytes begin.
     whole: usize,
     count: usize,
@@ -89,7 +90,7 @@ impl Inbox {
     pub fn new(limits: Buffer, max_size: usize, protocol: Protocol) -> Self {
         Self {
             store: BytesMut::new(),
-            large: Large::new(max_size),
+            large: None,
             whole: 0,
             count: 0,
             cost: 0,
@@ -152,8 +153,13 @@ impl Inbox {
 
     /// Takes bytes as they came from the kernel and parses what the buffer has room for.
     pub fn feed(&mut self, bytes: &[u8]) -> Arrival {
-        let placed = if self.has_tail() { 0 } else { self.large.give(bytes) };
-        self.store.extend_from_slice(bytes.get(placed..).unwrap_or_default());
+        let mut rest = bytes;
+        if !self.has_tail()
+            && let Some(large) = &mut self.large
+        {
+            rest = bytes.get(large.give(bytes)..).unwrap_or_default();
+        }
+        self.store.extend_from_slice(rest);
         self.parse()
     }
 
@@ -161,30 +167,37 @@ impl Inbox {
     /// `placed` must hear of them.
     pub fn place(&mut self) -> Option<(&mut Vec<u8>, usize)> {
         let is_known = self.fault.is_none() && !self.has_tail();
-        self.large.place().filter(|_| is_known)
+        self.large.as_mut().filter(|_| is_known)?.place()
     }
 
     /// So many bytes came, and lie in their place.
     pub fn placed(&mut self, bytes: usize) -> Arrival {
-        self.large.placed(bytes);
+        if let Some(large) = &mut self.large {
+            large.placed(bytes);
+        }
         self.parse()
     }
 
     /// A large message is coming, or likely to come next: who reads little where a header comes next can
     /// read what stands behind it into its place.
     pub fn is_large(&self) -> bool {
-        self.large.is_habit()
+        self.large.as_ref().is_some_and(|large| large.is_habit())
     }
 
     /// Parses on; called again when `pop` has made room.
     pub fn parse(&mut self) -> Arrival {
         let (mut arrival, mut at) = (Arrival::default(), self.parsed());
         while self.fault.is_none() && !self.is_full() {
-            at += self.large.give(self.store.get(at..).unwrap_or_default());
-            if let Some(length) = self.large.is_complete() {
-                arrival.messages += 1;
-                at = self.complete(at, length);
-                continue;
+            if let Some(large) = &mut self.large {
+                at += large.give(self.store.get(at..).unwrap_or_default());
+                if let Some(length) = large.is_complete() {
+                    arrival.messages += 1;
+                    at = self.complete(at, length);
+                    continue;
+                }
+                if large.is_owed() {
+                    break;
+                }
             }
             at = match self.next(at) {
                 Ok(Next::Part) => break,
@@ -224,9 +237,6 @@ impl Inbox {
             LARGE.. => Next::Piece(Piece { begins: Some(length), head: HEADER, body: length, is_last: true }),
             _ => Next::Part,
         };
-        if self.large.is_owed() {
-            return Ok(Next::Part);
-        }
         let Some(session) = &self.session else {
             return Ok(match classic::header(pending, self.max_size)? {
                 Some(classic::Frame::Heartbeat) => Next::Heartbeat,
@@ -234,7 +244,7 @@ impl Inbox {
                 None => Next::Part,
             });
         };
-        match (wire::header(pending, self.max_size)?, self.large.coming()) {
+        match (wire::header(pending, self.max_size)?, self.coming()) {
             (Some(wire::Frame::Message(body)), Some(coming)) => coming.last_piece(body).map(Next::Piece),
             (Some(wire::Frame::Message(length)), None) => session.admit().map(|()| message(length)),
             (Some(wire::Frame::Control { kind: wire::PART, length: body }), Some(coming)) => {
@@ -272,7 +282,7 @@ impl Inbox {
             return None;
         }
         match self.store.first_chunk::<HEADER>()? {
-            &MARK => self.large.front(),
+            &MARK => self.large.as_ref()?.front(),
             header => self.store.get(HEADER..HEADER + length_in(*header)),
         }
     }
@@ -322,12 +332,18 @@ impl Inbox {
     /// Forgets the unfinished frame: nobody will look at the rest of it.
     pub fn forget_unfinished(&mut self) {
         self.store.truncate(self.whole);
-        self.large.forget();
+        if let Some(large) = &mut self.large {
+            large.forget();
+        }
     }
 
     /// The beginning of a large message has come, and not yet its end.
     pub fn is_assembling(&self) -> bool {
-        self.large.coming().is_some()
+        self.coming().is_some()
+    }
+
+    fn coming(&self) -> Option<Coming> {
+        self.large.as_ref()?.coming()
     }
 
     /// From now on what arrives is dropped and counted; whole messages that were read already stay.
@@ -344,7 +360,7 @@ impl Inbox {
         if self.store.is_empty() && self.store.capacity() > 0 {
             self.store = BytesMut::new();
         }
-        self.large.trim();
+        self.large.take_if(|large| large.is_empty());
         if let Some(session) = self.session.as_mut().filter(|session| session.heard.is_empty()) {
             session.heard = VecDeque::new();
         }
@@ -370,7 +386,7 @@ impl Inbox {
 
     /// Bytes of the message or frame that is not whole yet, or was not parsed for want of room.
     pub fn unfinished(&self) -> usize {
-        self.store.len() - self.whole + self.large.coming().map_or(0, |coming| coming.present)
+        self.store.len() - self.whole + self.coming().map_or(0, |coming| coming.present)
     }
 
     pub fn received(&self) -> u64 {
@@ -406,20 +422,23 @@ impl Inbox {
 
     /// A piece of a large message begins. The header of the first makes room for the mark.
     fn expect(&mut self, piece: Piece) {
+        let large = self.large.get_or_insert_with(|| Box::new(Large::new(self.max_size)));
         if let Some(length) = piece.begins {
-            self.large.begin(length);
+            large.begin(length);
             if let Some(mark) = self.store.get_mut(self.whole..self.whole + HEADER) {
                 mark.copy_from_slice(&MARK);
             }
         }
-        self.large.expect(piece.body, piece.is_last);
+        large.expect(piece.body, piece.is_last);
     }
 
     /// The last byte of a large message has come, and the next frame lies at `at`; returns where by then.
     fn complete(&mut self, at: usize, length: usize) -> usize {
         let is_kept = self.count_in(length);
         let at = at - if is_kept { self.slide() } else { 0 };
-        self.large.complete(is_kept);
+        if let Some(large) = &mut self.large {
+            large.complete(is_kept);
+        }
         if is_kept {
             self.keep(HEADER, length);
         }
@@ -429,7 +448,9 @@ impl Inbox {
     /// A whole message lies at `at`; returns where the next frame begins.
     fn receive(&mut self, at: usize, length: usize) -> usize {
         let frame = HEADER + length;
-        self.large.interrupt();
+        if let Some(large) = &mut self.large {
+            large.interrupt();
+        }
         if !self.count_in(length) {
             return at + frame;
         }
@@ -481,8 +502,8 @@ impl Inbox {
         let bytes = HEADER + if is_large { 0 } else { length };
         self.store.advance(bytes);
         self.whole -= bytes;
-        if is_large {
-            self.large.pop();
+        if let Some(large) = self.large.as_mut().filter(|_| is_large) {
+            large.pop();
         }
         self.count -= 1;
         self.cost = self.cost.saturating_sub(cost(length));

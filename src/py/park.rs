@@ -75,24 +75,30 @@ pub fn release_idle() {
     drop(idle);
 }
 
-/// Runs an operation to its end in this thread.
-pub fn run(py: Python<'_>, operation: &mut Operation, limit: Option<Duration>) -> PyResult<Py<PyAny>> {
-    let operation = Mutex::new(operation);
-    let attempt = |py: Python<'_>| operation.lock().poll(py, From::Thread);
-    block_on(py, limit, attempt, |park, limit| operation.lock().wait(park, limit))
+/// What a thread can try, and wait for in between.
+pub trait Blocking: Sync {
+    fn attempt(&mut self, py: Python<'_>) -> PyResult<Poll>;
+
+    /// Detached, until another try may not be in vain.
+    fn wait(&self, park: &Arc<Park>, limit: Option<Duration>);
 }
 
-/// Tries until there is a value, waiting in between; each wait may end too early.
+impl Blocking for Operation {
+    fn attempt(&mut self, py: Python<'_>) -> PyResult<Poll> {
+        self.poll(py, From::Thread)
+    }
+
+    fn wait(&self, park: &Arc<Park>, limit: Option<Duration>) {
+        Operation::wait(self, park, limit);
+    }
+}
+
+/// Tries until there is a value, waiting in between in this thread; each wait may end too early.
 ///
 /// # Errors
 /// `TimeoutError` when `limit` is over first, whatever a signal handler raises, and what `attempt` raises.
-pub fn block_on(
-    py: Python<'_>,
-    limit: Option<Duration>,
-    mut attempt: impl FnMut(Python<'_>) -> PyResult<Poll>,
-    wait: impl Fn(&Arc<Park>, Option<Duration>) + Sync,
-) -> PyResult<Py<PyAny>> {
-    let mut next = attempt(py)?;
+pub fn run(py: Python<'_>, operation: &mut impl Blocking, limit: Option<Duration>) -> PyResult<Py<PyAny>> {
+    let mut next = operation.attempt(py)?;
     if let Poll::Ready(value) = next {
         return Ok(value);
     }
@@ -110,13 +116,14 @@ pub fn block_on(
             Poll::Yield => py.detach(|| {}),
             Poll::Pending => {
                 let limit = [left, slice].into_iter().flatten().min();
-                py.detach(|| wait(&park, limit));
+                let operation = &*operation;
+                py.detach(|| operation.wait(&park, limit));
             }
         }
         py.check_signals()?;
         // A signal handler may have forked.
         check(birth)?;
-        next = attempt(py)?;
+        next = operation.attempt(py)?;
         if let Poll::Ready(value) = next {
             return Ok(value);
         }

@@ -11,8 +11,9 @@ use super::bridge::forget_closed_loops;
 use super::convert::Number;
 use super::forked::{OF_PARENT, own};
 use super::operation::{Operation, Poll};
-use super::park::{block_on, release_idle, run};
+use super::park::{Blocking, release_idle, run};
 use super::waiting::Await;
+use crate::link::read::Park;
 use crate::link::runtime;
 use crate::proto::options::seconds;
 
@@ -134,19 +135,28 @@ fn shutdown_timeout(Number(value): Number) -> PyResult<Duration> {
     Ok(seconds("timeout", value)?)
 }
 
+/// What these hold goes out.
+struct Flushing(Vec<Arc<runtime::Runtime>>);
+
+impl Blocking for Flushing {
+    fn attempt(&mut self, py: Python<'_>) -> PyResult<Poll> {
+        self.0.iter().for_each(|runtime| runtime.flush());
+        let has_unsent = self.0.iter().any(|runtime| runtime.has_unsent());
+        Ok(if has_unsent { Poll::Pending } else { Poll::Ready(py.None()) })
+    }
+
+    fn wait(&self, park: &Arc<Park>, _: Option<Duration>) {
+        park.wait(Some(EXIT_LOOK));
+    }
+}
+
 /// The end of the process: what was accepted is written for at most 250 ms.
 #[pyfunction]
 pub fn flush_at_exit(py: Python<'_>) -> PyResult<()> {
     let known: Vec<_> = ALL.lock().iter().filter_map(Weak::upgrade).collect();
     let (runtimes, of_parent): (Vec<_>, Vec<_>) = known.into_iter().partition(|runtime| runtime.birth().is_here());
     of_parent.into_iter().for_each(leave);
-    let is_flushed = |py: Python<'_>| {
-        runtimes.iter().for_each(|runtime| runtime.flush());
-        let has_unsent = runtimes.iter().any(|runtime| runtime.has_unsent());
-        Ok(if has_unsent { Poll::Pending } else { Poll::Ready(py.None()) })
-    };
-    let flushed = block_on(py, Some(EXIT_FLUSH), is_flushed, |park, _| park.wait(Some(EXIT_LOOK)));
-    match flushed {
+    match run(py, &mut Flushing(runtimes), Some(EXIT_FLUSH)) {
         Err(error) if !error.is_instance_of::<pyo3::exceptions::PyTimeoutError>(py) => Err(error),
         _ => Ok(()),
     }

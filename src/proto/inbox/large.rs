@@ -139,12 +139,9 @@ impl Large {
         }
     }
 
-    /// Gives back memory that nothing needs now.
-    pub fn trim(&mut self) {
-        self.spare = Vec::new();
-        if self.whole.is_empty() {
-            self.whole = VecDeque::new();
-        }
+    /// Nothing waits and nothing is coming: its memory can be given back.
+    pub fn is_empty(&self) -> bool {
+        self.whole.is_empty() && self.coming.is_none()
     }
 
     /// Beside what waits never more than one message's memory is held, coming and spare together.
@@ -250,8 +247,13 @@ mod tests {
         large.give(&[1; 7]);
         large.complete(false);
         assert_eq!(large.spare.capacity(), 7, "of one that nobody wants, too");
-        large.trim();
-        assert_eq!(large.spare.capacity(), 0);
+        assert!(large.is_empty());
+        large.begin(7);
+        assert!(!large.is_empty());
+        large.expect(7, true);
+        large.give(&[1; 7]);
+        large.complete(true);
+        assert!(!large.is_empty());
     }
 
     #[test]
