@@ -9,6 +9,7 @@ from support.counts import counts
 from support.frames import AMPLE, Hello
 from support.native import Refused
 from support.native_world import native_call, native_dial, native_pair, reason_of_break
+from support.streams import drain, pour_until
 from support.wires import OURS
 
 pytestmark = OURS
@@ -178,7 +179,7 @@ async def test_quiet_links_keep_their_p99_beside_stopped_ones_and_a_firehose(wor
     assert min(beside) <= max(SHARE * max(before), FLOOR), (before, beside)
 
     done = []
-    pouring, draining = world.spawn(pour(world, hose[0], done)), world.spawn(drain(world, hose[1]))
+    pouring, draining = world.spawn(pour_until(world, hose[0], done)), world.spawn(drain(world, hose[1]))
     await world.eventually(lambda: hose[1].stats().consumed > 1000)
     poured = [await p99_over(world, quiet, trips // 5) for _ in range(COMPARISONS)]
     done.append(True)
@@ -189,17 +190,3 @@ async def test_quiet_links_keep_their_p99_beside_stopped_ones_and_a_firehose(wor
         client.abort()
         with pytest.raises(ClosedError):
             await world.join(sending)
-
-
-async def pour(world, conn, done):
-    """Sends without a pause until there is something in `done`; returns how many."""
-    while not done:
-        await world.send(conn, bytes(1000))
-    await world.send(conn, b"the last")
-    return conn.stats().accepted
-
-
-async def drain(world, conn):
-    while await world.recv(conn) != b"the last":
-        pass
-    return conn.stats().consumed

@@ -18,6 +18,7 @@ from support.native_world import (
     native_reserved,
     reason_of_break,
 )
+from support.streams import drain, pour_until
 from support.wires import OURS
 
 pytestmark = OURS
@@ -207,20 +208,6 @@ async def test_quiet_links_pass_beside_a_firehose_and_peers_that_stand_still(wor
         await world.outside(conn.abort)
         with pytest.raises(ClosedError):
             await world.join(sending)
-
-
-async def pour_until(world, conn, done):
-    """Sends without a pause until there is something in `done`; returns how many."""
-    while not done:
-        await world.send(conn, bytes(1000))
-    await world.send(conn, b"the last")
-    return conn.stats().accepted
-
-
-async def drain(world, conn):
-    while await world.recv(conn) != b"the last":
-        pass
-    return conn.stats().consumed
 
 
 # D 38

@@ -9,7 +9,6 @@ use std::time::Duration;
 use super::clock;
 use super::driver::{Driver, LoopDriver};
 use super::link::{Link, Rx, StreamEnd};
-use super::lock::MutexGuard;
 use super::net::{self, Interest, Signal, Socket};
 use super::spin::Patience;
 #[cfg(feature = "races")]
@@ -156,38 +155,14 @@ impl Link {
     pub fn wait_in_thread(&self, park: &Arc<Park>, limit: Option<Duration>) {
         let waker: Waker = Arc::clone(park) as Waker;
         let Some(place) = self.begin_waiting(&waker) else { return };
-        if let Some(mut rx) = place.socket.as_ref().and_then(|socket| self.look_before_sleeping(socket, &park.patience))
+        if let Some(socket) = &place.socket
+            && let Some((mut rx, now)) = self.look_before_sleeping(socket, &park.patience)
         {
-            let now = rx.read_at;
             return self.leave_place(&mut rx, &waker, &place, now);
         }
         let socket = place.socket.as_deref().map(|socket| (socket, Interest::Read));
         let is_ready = park.wait_for(socket, limit);
         self.end_waiting(&waker, &place, is_ready);
-    }
-
-    /// Looks at the socket that this thread is about to sleep on. Where something has come, it has been read.
-    fn look_before_sleeping(&self, socket: &Arc<Socket>, patience: &Patience) -> Option<MutexGuard<'_, Rx>> {
-        let limit = patience.limit();
-        if limit.is_zero() {
-            patience.note(false);
-            return None;
-        }
-        let begun = clock::now();
-        loop {
-            net::yield_core();
-            let mut rx = self.rx();
-            if !self.is_current(&rx, Some(socket)) || self.read(&mut rx) != Read::Nothing {
-                patience.note(rx.read_at.saturating_sub(begun) <= limit);
-                return Some(rx);
-            }
-            drop(rx);
-            // The clock of `races` stands still: there, one look is one.
-            if cfg!(feature = "races") || clock::now().saturating_sub(begun) > limit {
-                patience.note(false);
-                return None;
-            }
-        }
     }
 
     /// The thread behind `waker` is about to wait. None when something is there after all.
@@ -441,7 +416,7 @@ impl Link {
         is_threads && rx.leader.is_none() && rx.socket.is_some() && rx.end.is_none() && !rx.is_paused
     }
 
-    fn is_current(&self, rx: &Rx, socket: Option<&Arc<Socket>>) -> bool {
+    pub(super) fn is_current(&self, rx: &Rx, socket: Option<&Arc<Socket>>) -> bool {
         matches!((&rx.socket, socket), (Some(present), Some(polled)) if Arc::ptr_eq(present, polled))
     }
 

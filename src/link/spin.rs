@@ -2,9 +2,16 @@
 //! kernel: to give others the core costs a microsecond, to be woken on another one tens of them (`speed.md`).
 //! Where that is in vain it stops, but for a rare and longer look.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use super::clock;
+use super::link::{Link, Rx};
+use super::lock::MutexGuard;
+use super::net::{self, Socket};
+use super::read::Read;
 use super::sync::atomic::{AtomicU32, Ordering};
+use crate::proto::Moment;
 
 /// About what sleeping and being woken takes of the processor's time, so that it is at most doubled.
 const LOOK: Duration = Duration::from_micros(12);
@@ -34,6 +41,35 @@ impl Patience {
     pub fn note(&self, has_come: bool) {
         let in_vain = if has_come { 0 } else { self.in_vain.load(Ordering::Relaxed).wrapping_add(1) };
         self.in_vain.store(in_vain, Ordering::Relaxed);
+    }
+}
+
+impl Link {
+    /// Looks at the socket that this thread is about to sleep on. Where something has come it has been read,
+    /// and the lock is still held; with the moment.
+    pub(super) fn look_before_sleeping(
+        &self,
+        socket: &Arc<Socket>,
+        patience: &Patience,
+    ) -> Option<(MutexGuard<'_, Rx>, Moment)> {
+        let limit = patience.limit();
+        if limit.is_zero() {
+            patience.note(false);
+            return None;
+        }
+        let begun = clock::now();
+        loop {
+            net::yield_core();
+            let mut rx = self.rx();
+            let read = if self.is_current(&rx, Some(socket)) { self.read(&mut rx) } else { Read::Closed };
+            let now = if read == Read::Bytes { rx.read_at } else { clock::now() };
+            // The clock of `races` stands still: there, one look is one.
+            let is_over = cfg!(feature = "races") || now.saturating_sub(begun) > limit;
+            if read != Read::Nothing || is_over {
+                patience.note(read != Read::Nothing && !is_over);
+                return (read != Read::Nothing).then_some((rx, now));
+            }
+        }
     }
 }
 
