@@ -100,6 +100,11 @@ impl Reading {
         self.thread_left = now;
     }
 
+    /// Somebody has read without a place of its own.
+    pub fn was_here(&mut self, now: Moment) {
+        self.thread_left = now;
+    }
+
     /// Threads that have left give their place back; returns true when the driver changed.
     pub fn tick(&mut self, now: Moment) -> bool {
         if self.threads > 0 || now < self.thread_left.saturating_add(THREAD_LINGER) {

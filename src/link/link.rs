@@ -138,6 +138,8 @@ pub struct Link {
     pub(super) max_size: AtomicUsize,
     /// Greetings of this handle so far.
     pub(super) greetings: AtomicU32,
+    /// A message was accepted since something came: more may come soon.
+    pub(super) awaits_answer: AtomicBool,
     /// This turn of the loop has sent already.
     pub(super) is_bursting: AtomicBool,
     /// A flush was scheduled for the end of this turn.
@@ -206,6 +208,7 @@ impl Link {
             told_credit: AtomicU64::new(0),
             max_size,
             greetings: AtomicU32::new(0),
+            awaits_answer: AtomicBool::new(false),
             is_bursting: AtomicBool::new(false),
             is_corked: AtomicBool::new(false),
             is_ending: AtomicBool::new(false),
@@ -331,7 +334,7 @@ impl Link {
         self.tell(&mut rx);
     }
 
-    pub(super) fn rx(&self) -> MutexGuard<'_, Rx> {
+    pub fn rx(&self) -> MutexGuard<'_, Rx> {
         self.rx.lock()
     }
 

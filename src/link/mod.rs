@@ -28,7 +28,7 @@ pub mod runtime;
 pub mod seats;
 pub mod select;
 mod sessions;
-mod spin;
+pub mod spin;
 pub mod supervisor;
 pub mod sync;
 pub mod target;

@@ -304,6 +304,15 @@ pub fn yield_core() {
     rustix::thread::sched_yield();
 }
 
+/// How often this thread has slept in the kernel so far.
+pub fn sleeps() -> u64 {
+    // SAFETY: rusage is a plain struct of integers, for which all zeros is a value.
+    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+    // SAFETY: the kernel fills what is ours; it knows this question, and the thread that asks is there.
+    unsafe { libc::getrusage(libc::RUSAGE_THREAD, &raw mut usage) };
+    usage.ru_nvcsw.unsigned_abs()
+}
+
 /// What a thread waits for on its socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Interest {

@@ -9,14 +9,14 @@ use std::time::Duration;
 use super::clock;
 use super::driver::{Driver, LoopDriver};
 use super::link::{Link, Rx, StreamEnd};
+use super::lock::MutexGuard;
 use super::net::{self, Interest, Signal, Socket};
-use super::spin::Patience;
+use super::spin::{Patience, came_in_thread};
 #[cfg(feature = "races")]
 use super::sync::BorrowMut as _;
 use super::sync::atomic::Ordering;
 use super::sync::thread_local;
 use super::wake::{Wake, Waker};
-use crate::proto::Moment;
 use crate::proto::events::Event;
 use crate::proto::halves::Front;
 
@@ -50,14 +50,13 @@ pub(super) struct Place {
 /// A thread that waits in a blocking call.
 pub struct Park {
     signal: Signal,
-    patience: Patience,
     is_of_main_thread: bool,
 }
 
 impl Park {
     pub fn new() -> std::io::Result<Self> {
         let is_of_main_thread = net::is_main_thread();
-        Ok(Self { signal: Signal::new()?, patience: Patience::default(), is_of_main_thread })
+        Ok(Self { signal: Signal::new()?, is_of_main_thread })
     }
 
     /// Whether it is the main thread that waits here. Asked once: it takes two system calls.
@@ -102,8 +101,20 @@ impl Link {
     ///
     /// # Errors
     /// The first error of `take`; the items before it are taken.
-    pub fn take<E>(&self, limit: usize, mut take: impl FnMut(Front<'_>) -> Result<(), E>) -> Result<usize, E> {
-        let mut rx = self.rx();
+    pub fn take<E>(&self, limit: usize, take: impl FnMut(Front<'_>) -> Result<(), E>) -> Result<usize, E> {
+        self.take_from(self.rx(), limit, take)
+    }
+
+    /// The same where the lock is held already; then no more.
+    ///
+    /// # Errors
+    /// As `take`.
+    pub fn take_from<E>(
+        &self,
+        mut rx: MutexGuard<'_, Rx>,
+        limit: usize,
+        mut take: impl FnMut(Front<'_>) -> Result<(), E>,
+    ) -> Result<usize, E> {
         let mut taken = 0;
         let mut outcome = Ok(());
         while taken < limit {
@@ -155,14 +166,12 @@ impl Link {
     pub fn wait_in_thread(&self, park: &Arc<Park>, limit: Option<Duration>) {
         let waker: Waker = Arc::clone(park) as Waker;
         let Some(place) = self.begin_waiting(&waker) else { return };
-        if let Some(socket) = &place.socket
-            && let Some((mut rx, now)) = self.look_before_sleeping(socket, &park.patience)
-        {
-            return self.leave_place(&mut rx, &waker, &place, now);
-        }
         let socket = place.socket.as_deref().map(|socket| (socket, Interest::Read));
         let is_ready = park.wait_for(socket, limit);
         self.end_waiting(&waker, &place, is_ready);
+        if is_ready {
+            came_in_thread();
+        }
     }
 
     /// The thread behind `waker` is about to wait. None when something is there after all.
@@ -196,32 +205,31 @@ impl Link {
         if is_ready && self.is_current(&rx, place.socket.as_ref()) {
             self.read(&mut rx);
         }
-        self.leave_place(&mut rx, waker, place, clock::now());
-    }
-
-    fn leave_place(&self, rx: &mut Rx, waker: &Waker, Place { socket }: &Place, now: Moment) {
-        let has_led = socket.is_some();
+        let has_led = place.socket.is_some();
         if has_led {
             rx.leader = None;
         } else {
             rx.readers.remove(waker);
         }
         // One of those that follow leads now; where nobody can, waking would only go round in circles.
-        if has_led || self.can_lead(rx) {
+        if has_led || self.can_lead(&rx) {
             rx.readers.wake(1);
         }
-        self.publish(rx);
-        rx.reading.leave_thread(now);
+        self.publish(&mut rx);
+        rx.reading.leave_thread(clock::now());
     }
 
     /// The loop's selector says that the socket is readable: one read. Returns whether it should go on
     /// watching.
-    pub fn read_on_loop(&self, id: usize) -> bool {
+    pub fn read_on_loop(&self, id: usize, patience: &Patience) -> bool {
         let mut rx = self.rx();
         if !rx.reading.is_loop(id) {
             return false;
         }
         let read = self.read(&mut rx);
+        if read == Read::Bytes {
+            patience.came(rx.read_at);
+        }
         self.publish(&mut rx);
         read != Read::Closed && !rx.is_paused && rx.end.is_none()
     }
@@ -332,6 +340,7 @@ impl Link {
 
     /// Bytes came, and were sorted.
     fn came(&self, rx: &mut Rx) {
+        self.awaits_answer.store(false, Ordering::Relaxed);
         rx.reads += 1;
         rx.is_paused = !rx.receiver.wants_bytes();
         if self.is_native() {
@@ -411,7 +420,7 @@ impl Link {
         Some(socket)
     }
 
-    fn can_lead(&self, rx: &Rx) -> bool {
+    pub(super) fn can_lead(&self, rx: &Rx) -> bool {
         let is_threads = matches!(rx.reading.driver(), Driver::Thread);
         is_threads && rx.leader.is_none() && rx.socket.is_some() && rx.end.is_none() && !rx.is_paused
     }

@@ -67,6 +67,9 @@ impl Link {
             From::Thread => false,
             From::Batch => true,
         };
+        if !is_corking {
+            self.awaits_answer.store(true, Ordering::Relaxed);
+        }
         let is_open = !is_corking && !tx.has_failed && tx.sender.may_pass(payload.len());
         if is_open && tx.socket.is_some() {
             let then = self.send_past_queue(&mut tx, payload);

@@ -5,7 +5,7 @@
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::os::fd::AsRawFd;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock, Weak};
 
 use crate::link::lock::Mutex;
@@ -16,13 +16,17 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyWeakrefMethods, PyWeakrefReference};
 
 use super::callback::{self, Callback, Task};
+use super::park::is_only_thread;
 use super::waiter::LoopWaiter;
+use crate::link::clock;
 use crate::link::driver::LoopDriver;
 use crate::link::errands::Errands;
 use crate::link::fork::Birth;
 use crate::link::link::Link;
-use crate::link::net::{Signal, Socket};
+use crate::link::net::{Signal, Socket, sleeps};
+use crate::link::spin::{LOOKS_OF_A_TURN, Turns};
 use crate::link::write::Then;
+use crate::proto::Moment;
 
 /// Waiters that are remembered at least, whether they still wait or not.
 const REMEMBERED: usize = 16;
@@ -52,6 +56,9 @@ pub struct Bridge {
     /// waits and its task keep each other alive. Locked with the interpreter attached only, and let go of
     /// before anything of Python's runs.
     remembered: Mutex<Vec<Weak<LoopWaiter>>>,
+    turns: Turns,
+    /// Its next turn begins with a look.
+    is_to_look: AtomicBool,
     me: Weak<Self>,
 }
 
@@ -131,6 +138,8 @@ impl Bridge {
             corked: Mutex::default(),
             waiters: AtomicUsize::new(0),
             remembered: Mutex::default(),
+            turns: Turns::default(),
+            is_to_look: AtomicBool::new(false),
             me: me.clone(),
         });
         let mut bridges = BRIDGES.lock();
@@ -287,6 +296,49 @@ impl Bridge {
             }
         }
         Ok(())
+    }
+
+    /// The loop says that there is something to read.
+    pub(super) fn read(&self, link: &Arc<Link>) {
+        if !link.read_on_loop(self.id, &self.turns.patience) {
+            self.push(Work::Sync(Arc::clone(link)));
+        }
+    }
+
+    /// This turn has nothing left to do but to wait for more from `link`: looks for it, and sees to it. Beside other
+    /// connections, which wait for their turns, it does not.
+    pub(super) fn look(&self, py: Python<'_>, link: &Arc<Link>) -> PyResult<()> {
+        if self.is_to_look.load(Ordering::Relaxed) || !self.turns.may_look(sleeps) {
+            return Ok(());
+        }
+        let mut begun = None;
+        while self.is_here() && self.watched.lock().len() == 1 {
+            self.begin();
+            let look = || link.look_on_loop(self.id, &self.turns.patience);
+            let Some(now) = (if is_only_thread(py) { look() } else { py.detach(look) }) else {
+                self.errands.rest();
+                break;
+            };
+            self.work(py)?;
+            if now.saturating_sub(*begun.get_or_insert(now)) > LOOKS_OF_A_TURN {
+                return self.look_next_turn(py, link);
+            }
+        }
+        Ok(())
+    }
+
+    /// Others have their turn, but the loop does not sleep.
+    fn look_next_turn(&self, py: Python<'_>, link: &Arc<Link>) -> PyResult<()> {
+        let callback = Callback::of(py, self.strong()?, Task::Look(Arc::clone(link), clock::now()))?;
+        self.event_loop(py)?.call_method1(intern!(py, "call_soon"), (callback,))?;
+        self.is_to_look.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    pub(super) fn look_again(&self, py: Python<'_>, link: &Arc<Link>, asked: Moment) -> PyResult<()> {
+        self.is_to_look.store(false, Ordering::Relaxed);
+        self.turns.others_took(clock::now().saturating_sub(asked), sleeps);
+        self.look(py, link)
     }
 
     /// From now until `work`, wakes come without a write to the descriptor.

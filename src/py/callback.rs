@@ -8,9 +8,9 @@ use pyo3::prelude::*;
 
 use super::bridge::{Bridge, Work};
 use super::waiter::LoopWaiter;
-use crate::link::driver::LoopDriver;
 use crate::link::link::Link;
 use crate::link::net::Signal;
+use crate::proto::Moment;
 
 thread_local! {
     /// The bridge whose callback runs in this thread now. Spares asking Python which loop runs, which up
@@ -49,6 +49,8 @@ pub enum Task {
     Write(Arc<Link>),
     /// The wake descriptor is readable.
     Drain(Arc<Signal>),
+    /// The turn after one that looked for as long as it might, and when that was.
+    Look(Arc<Link>, Moment),
     /// The end of a turn that corked.
     Flush,
     /// A wait has lasted as long as it may.
@@ -79,10 +81,9 @@ impl Callback {
         match &self.task {
             Task::Read(link) => {
                 self.bridge.begin();
-                if !link.read_on_loop(self.bridge.id()) {
-                    self.bridge.push(Work::Sync(Arc::clone(link)));
-                }
-                self.bridge.work(py)
+                self.bridge.read(link);
+                self.bridge.work(py)?;
+                self.bridge.look(py, link)
             }
             Task::Write(link) => {
                 self.bridge.begin();
@@ -96,6 +97,7 @@ impl Callback {
                 self.bridge.begin();
                 self.bridge.work(py)
             }
+            Task::Look(link, asked) => self.bridge.look_again(py, link, *asked),
             Task::Flush => self.bridge.flush(py),
             Task::TimedOut(waiter) => Arc::clone(waiter).resume(py),
         }

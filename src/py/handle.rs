@@ -10,7 +10,7 @@ use super::convert::{Integer, Number, Payload, goal, timeout};
 use super::events;
 use super::face::{Core, Face, face, warn_of_drop};
 use super::forked::{OF_PARENT, own};
-use super::operation::{self, Operation, with_accepted};
+use super::operation::{self, Operation, Receiving, with_accepted};
 use super::park::run;
 use super::waiting::{Await, is_turn_over, spend};
 use crate::link::handle::Handle;
@@ -256,7 +256,8 @@ impl ThreadConnection {
     ///         loses nothing while waiting.
     #[pyo3(signature = (timeout = None))]
     fn recv(slf: &Bound<'_, Self>, timeout: Option<Number>) -> PyResult<Py<PyAny>> {
-        wait_for(slf, Operation::Recv(link_of(slf)?), timeout)
+        let link = slf.as_super().get().link()?;
+        run(slf.py(), &mut Receiving::new(link, None), self::timeout(timeout)?)
     }
 
     /// Waits for at least one item.
@@ -272,7 +273,8 @@ impl ThreadConnection {
     ///     TimeoutError: nothing came in time; nothing is lost, by Ctrl-C neither.
     #[pyo3(signature = (limit, timeout = None))]
     fn recv_many(slf: &Bound<'_, Self>, limit: Integer, timeout: Option<Number>) -> PyResult<Py<PyAny>> {
-        wait_for(slf, Operation::RecvMany(link_of(slf)?, check_limit(limit)?), timeout)
+        let link = slf.as_super().get().link()?;
+        run(slf.py(), &mut Receiving::new(link, Some(check_limit(limit)?)), self::timeout(timeout)?)
     }
 
     /// Waits until the write buffer has accepted a message; queues while the link is down.

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::link::lock::Mutex;
 use pyo3::exceptions::PyTimeoutError;
+use pyo3::ffi;
 use pyo3::prelude::*;
 
 use super::forked::check;
@@ -79,6 +80,11 @@ pub fn release_idle() {
 pub trait Blocking: Sync {
     fn attempt(&mut self, py: Python<'_>) -> PyResult<Poll>;
 
+    /// Another try, after microseconds in which something may have come.
+    fn look(&mut self, _: Python<'_>) -> PyResult<Poll> {
+        Ok(Poll::Pending)
+    }
+
     /// Detached, until another try may not be in vain.
     fn wait(&self, park: &Arc<Park>, limit: Option<Duration>);
 }
@@ -99,6 +105,9 @@ impl Blocking for Operation {
 /// `TimeoutError` when `limit` is over first, whatever a signal handler raises, and what `attempt` raises.
 pub fn run(py: Python<'_>, operation: &mut impl Blocking, limit: Option<Duration>) -> PyResult<Py<PyAny>> {
     let mut next = operation.attempt(py)?;
+    if matches!(next, Poll::Pending) && limit != Some(Duration::ZERO) {
+        next = operation.look(py)?;
+    }
     if let Poll::Ready(value) = next {
         return Ok(value);
     }
@@ -127,6 +136,17 @@ pub fn run(py: Python<'_>, operation: &mut impl Blocking, limit: Option<Duration
         if let Poll::Ready(value) = next {
             return Ok(value);
         }
+    }
+}
+
+/// Whether no other thread of this interpreter runs Python, now or when it is given away: to give it away for nobody
+/// takes as long as a look that finds something.
+pub fn is_only_thread(_py: Python<'_>) -> bool {
+    // SAFETY: attached, so this thread has a state, which nobody else takes apart, and an interpreter that has it.
+    unsafe {
+        let own = ffi::PyThreadState_Get();
+        ffi::PyInterpreterState_ThreadHead(ffi::PyThreadState_GetInterpreter(own)) == own
+            && ffi::PyThreadState_Next(own).is_null()
     }
 }
 

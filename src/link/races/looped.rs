@@ -15,6 +15,7 @@ use super::super::driver::LoopDriver;
 use super::super::errands::Errands;
 use super::super::link::Link;
 use super::super::net::{self, Interest, Signal, Socket};
+use super::super::spin;
 use super::super::wake::{Wake, Waker};
 use super::super::write::{From, Sent, Then};
 use super::world::{Item, take};
@@ -42,6 +43,7 @@ enum Soon {
 pub struct Loop {
     id: usize,
     errands: Errands<Work>,
+    turns: spin::Turns,
     /// What `call_soon_threadsafe` would bring, over a descriptor of the loop's own.
     cancelled: Mutex<Vec<usize>>,
     own: Signal,
@@ -72,6 +74,7 @@ impl Loop {
         Arc::new_cyclic(|me| Self {
             id,
             errands: Errands::default(),
+            turns: spin::Turns::default(),
             cancelled: Mutex::default(),
             own: Signal::default(),
             is_stopped: AtomicBool::new(false),
@@ -284,7 +287,7 @@ impl Turns {
         }
         self.of.errands.begin();
         let goes_on = match interest {
-            Interest::Read => link.read_on_loop(self.of.id),
+            Interest::Read => link.read_on_loop(self.of.id, &self.of.turns.patience),
             Interest::Write => link.drain(),
             Interest::Both => unreachable!("a loop watches for each by itself"),
         };
@@ -292,6 +295,13 @@ impl Turns {
             self.of.errands.push(Work::Sync(Arc::clone(link)));
         }
         self.work();
+        while interest == Interest::Read && shuttle::rand::thread_rng().r#gen() {
+            self.of.errands.begin();
+            if link.look_on_loop(self.of.id, &self.of.turns.patience).is_none() {
+                return self.of.errands.rest();
+            }
+            self.work();
+        }
     }
 
     fn step(&mut self, task: usize) {

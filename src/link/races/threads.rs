@@ -19,7 +19,9 @@ pub fn recv(link: &Link, park: &Arc<Park>, limit: Option<Duration>, mut show: im
         if let Some(item) = take(link, &mut show) {
             return item;
         }
-        link.wait_in_thread(park, limit);
+        if link.look_in_thread().is_none() {
+            link.wait_in_thread(park, limit);
+        }
     }
 }
 
