@@ -59,6 +59,25 @@ pub struct Rx {
     pub(super) is_tell_due: bool,
 }
 
+impl Rx {
+    fn new(options: &Options, now: Moment) -> Self {
+        Self {
+            receiver: Receiver::new(options, now),
+            socket: None,
+            end: None,
+            is_paused: false,
+            is_reset: false,
+            reading: Reading::default(),
+            readers: WaitList::default(),
+            leader: None,
+            reads: 0,
+            read_at: now,
+            owes_answer: false,
+            is_tell_due: false,
+        }
+    }
+}
+
 /// The writing half and whoever waits for it.
 pub struct Tx {
     pub sender: Sender,
@@ -159,20 +178,6 @@ pub struct Link {
 impl Link {
     pub fn new(id: u64, role: Role, options: Options) -> Arc<Self> {
         let now = clock::now();
-        let rx = Rx {
-            receiver: Receiver::new(&options, now),
-            socket: None,
-            end: None,
-            is_paused: false,
-            is_reset: false,
-            reading: Reading::default(),
-            readers: WaitList::default(),
-            leader: None,
-            reads: 0,
-            read_at: now,
-            owes_answer: false,
-            is_tell_due: false,
-        };
         let tx = Tx {
             sender: Sender::new(&options, now),
             socket: None,
@@ -194,9 +199,9 @@ impl Link {
             birth: Birth::here(),
             id,
             role,
-            options,
-            rx: Mutex::new(rx),
+            rx: Mutex::new(Rx::new(&options, now)),
             tx: Mutex::new(tx),
+            options,
             status: Mutex::default(),
             changed: Bell::default(),
             orders: Mutex::default(),

@@ -19,16 +19,19 @@ const LOOK: Duration = Duration::from_micros(12);
 const LONG_LOOK: Duration = Duration::from_micros(100);
 /// Where something came so soon after the last time, more may come. Both ends sleep in between, and are woken.
 const SOON: Duration = Duration::from_micros(200);
-/// What looks may cost until one soon finds something: those in vain, and those that took long.
+/// What looks may cost: one in vain, or so late that others had the core; one that took long; and one that soon found
+/// something, which gives back. On a core that others want a look may cost milliseconds.
 const PATIENCE: u32 = 4 * IN_VAIN;
-const IN_VAIN: u32 = 512;
+const IN_VAIN: u32 = 2048;
 const LONG: u32 = 1;
-/// Then so many waits go by without a look, since where others want the core one may cost milliseconds. For a thread
-/// they are fewer: to give the core away lets a stream come in larger pieces (64 B: 2.3 M messages/s in place of 0.9).
-const REST_OF_THREAD: u32 = 64;
-const REST_OF_LOOP: u32 = 512;
-/// While looks find something only one in so many begins with the clock, which takes a 150th of a round trip.
+const SHORT: u32 = 128;
+/// When all is spent, so many waits go by without a look.
+const REST: u32 = 1024;
+/// While all goes well only one look in so many begins with the clock, which takes a 150th of a round trip.
 const TIMED: u32 = 8;
+/// So many messages at once are worth the time that they took: a stream that comes in larger pieces costs less (64 B,
+/// both ends on one core: 2.3 M messages/s in place of 0.9).
+const MANY: usize = 16;
 /// For so long a loop may look and see to what came, again and again, before whatever else is ready has its turn. A
 /// task that takes all that is there has about three times as long (`TURN_BUDGET` of `waiting.rs`).
 pub const LOOKS_OF_A_TURN: Duration = Duration::from_micros(100);
@@ -38,67 +41,78 @@ const OTHERS: Duration = Duration::from_micros(50);
 /// What whoever waits knows of its waits: one for each thread, and one for each loop.
 #[derive(Debug)]
 pub struct Patience {
-    rest: u32,
     /// In nanoseconds: when something came for the last time, and how long after the time before.
     last: AtomicU64,
     gap: AtomicU64,
-    /// What looks have cost since one soon found something; beyond `PATIENCE` the waits without one.
+    /// What looks have cost; beyond `PATIENCE` the waits without one.
     spent: AtomicU32,
+    /// The last look was in vain.
+    is_in_vain: AtomicBool,
     looks: AtomicU32,
 }
 
 impl Patience {
-    const fn new(rest: u32) -> Self {
-        let (last, gap) = (AtomicU64::new(0), AtomicU64::new(0));
-        Self { rest, last, gap, spent: AtomicU32::new(0), looks: AtomicU32::new(0) }
+    const fn new() -> Self {
+        Self {
+            last: AtomicU64::new(0),
+            gap: AtomicU64::new(0),
+            spent: AtomicU32::new(0),
+            is_in_vain: AtomicBool::new(false),
+            looks: AtomicU32::new(0),
+        }
     }
 
     /// Something came, looked for or not.
     pub fn came(&self, now: Moment) {
-        let now = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
+        let now = nanoseconds(now);
         let last = self.last.load(Ordering::Relaxed);
         self.last.store(now, Ordering::Relaxed);
         self.gap.store(now.saturating_sub(last), Ordering::Relaxed);
     }
 
-    /// How long the next wait may look before it sleeps; None for not at all.
-    fn limit(&self) -> Option<Duration> {
-        if u128::from(self.gap.load(Ordering::Relaxed)) > SOON.as_nanos() {
-            return None;
+    /// Whether the next wait begins with a look. Asked once for each.
+    fn may_look(&self) -> bool {
+        if self.gap.load(Ordering::Relaxed) > nanoseconds(SOON) {
+            return false;
         }
-        match self.spent.load(Ordering::Relaxed) {
-            0 => Some(LOOK),
-            spent if spent < PATIENCE => Some(LONG_LOOK),
-            spent if spent < PATIENCE + self.rest => {
-                self.spent.store(spent + 1, Ordering::Relaxed);
-                None
-            }
-            _ => {
-                self.spent.store(PATIENCE - IN_VAIN, Ordering::Relaxed);
-                Some(LONG_LOOK)
-            }
+        let spent = self.spent.load(Ordering::Relaxed);
+        let rests = (PATIENCE..PATIENCE + REST).contains(&spent);
+        if rests {
+            self.spent.store(spent + 1, Ordering::Relaxed);
+        } else if spent >= PATIENCE {
+            self.spent.store(PATIENCE - IN_VAIN, Ordering::Relaxed);
         }
+        !rests
     }
 
-    /// All looks soon find something.
-    fn is_full(&self) -> bool {
-        self.spent.load(Ordering::Relaxed) == 0
+    /// How long it may look.
+    fn limit(&self) -> Duration {
+        if self.is_in_vain() { LONG_LOOK } else { LOOK }
+    }
+
+    fn is_in_vain(&self) -> bool {
+        self.is_in_vain.load(Ordering::Relaxed)
     }
 
     fn is_timed(&self) -> bool {
         let looks = self.looks.load(Ordering::Relaxed).wrapping_add(1);
         self.looks.store(looks, Ordering::Relaxed);
-        looks.is_multiple_of(TIMED) || !self.is_full()
+        looks.is_multiple_of(TIMED) || self.spent.load(Ordering::Relaxed) > 0
     }
 
-    /// A look has found something, or nothing. What comes late is no reason for more: the peer takes its time, or
-    /// others want this core.
-    fn note(&self, has_found: bool, looked: Duration) {
+    /// A look has found so many messages, or nothing.
+    fn note(&self, found: Option<usize>, looked: Duration) {
         let spent = self.spent.load(Ordering::Relaxed);
-        let spent = match has_found {
-            true if looked <= LOOK => 0,
-            true if looked <= LONG_LOOK => spent + LONG,
-            _ => spent + IN_VAIN,
+        let spent = match found {
+            Some(messages) if looked <= LOOK || messages >= MANY => {
+                self.is_in_vain.store(false, Ordering::Relaxed);
+                spent.saturating_sub(SHORT)
+            }
+            Some(_) if looked <= LONG_LOOK => spent + LONG,
+            _ => {
+                self.is_in_vain.store(true, Ordering::Relaxed);
+                spent + IN_VAIN
+            }
         };
         self.spent.store(spent.min(PATIENCE), Ordering::Relaxed);
     }
@@ -115,8 +129,7 @@ pub struct Turns {
 
 impl Default for Turns {
     fn default() -> Self {
-        let patience = Patience::new(REST_OF_LOOP);
-        Self { patience, sleeps: AtomicU64::new(0), are_others_busy: AtomicBool::new(false) }
+        Self { patience: Patience::new(), sleeps: AtomicU64::new(0), are_others_busy: AtomicBool::new(false) }
     }
 }
 
@@ -124,7 +137,10 @@ impl Turns {
     /// Whether a turn may end with looks. Where they take long, or others were busy, only if the loop has slept since:
     /// nothing else was ready then.
     pub fn may_look(&self, sleeps: impl FnOnce() -> u64) -> bool {
-        if self.patience.is_full() && !self.are_others_busy.load(Ordering::Relaxed) {
+        if !self.patience.may_look() {
+            return false;
+        }
+        if !self.patience.is_in_vain() && !self.are_others_busy.load(Ordering::Relaxed) {
             return true;
         }
         let sleeps = sleeps();
@@ -143,8 +159,13 @@ impl Turns {
     }
 }
 
+/// Enough for five centuries.
+fn nanoseconds(time: Duration) -> u64 {
+    time.as_secs().wrapping_mul(1_000_000_000).wrapping_add(u64::from(time.subsec_nanos()))
+}
+
 thread_local! {
-    static OF_THREAD: Patience = const { Patience::new(REST_OF_THREAD) };
+    static OF_THREAD: Patience = const { Patience::new() };
 }
 
 /// A thread has slept until something came.
@@ -157,29 +178,30 @@ impl Link {
     /// nobody's place, and goes on only while nobody else reads.
     pub fn look_in_thread(&self) -> Option<MutexGuard<'_, Rx>> {
         OF_THREAD.with(|patience| {
-            let limit = patience.limit()?;
-            let (rx, _) = self.look_for(patience, limit, |rx| self.can_lead(rx))?;
-            Some(rx)
+            if !patience.may_look() {
+                return None;
+            }
+            self.look_for(patience, |rx| self.can_lead(rx)).map(|(rx, _)| rx)
         })
+    }
+
+    /// A message was accepted since something came.
+    pub fn awaits_answer(&self) -> bool {
+        self.awaits_answer.load(Ordering::Relaxed)
     }
 
     /// Before the loop `id` sleeps, which reads here: the moment at which something came, to be seen to before the next
     /// look. Not where none of its tasks waits.
     pub fn look_on_loop(&self, id: usize, patience: &Patience) -> Option<Moment> {
         let may_read = |rx: &Rx| rx.reading.is_loop(id) && !rx.readers.is_empty() && !rx.is_paused && rx.end.is_none();
-        if !self.awaits_answer.load(Ordering::Relaxed) || !may_read(&self.rx()) {
+        if !may_read(&self.rx()) {
             return None;
         }
-        let limit = patience.limit()?;
-        self.look_for(patience, limit, may_read).map(|(_, now)| now)
+        self.look_for(patience, may_read).map(|(_, now)| now)
     }
 
-    fn look_for(
-        &self,
-        patience: &Patience,
-        limit: Duration,
-        may_read: impl Fn(&Rx) -> bool,
-    ) -> Option<(MutexGuard<'_, Rx>, Moment)> {
+    fn look_for(&self, patience: &Patience, may_read: impl Fn(&Rx) -> bool) -> Option<(MutexGuard<'_, Rx>, Moment)> {
+        let limit = patience.limit();
         let mut begun = patience.is_timed().then(clock::now);
         loop {
             net::yield_core();
@@ -194,7 +216,7 @@ impl Link {
             if read == Read::Nothing && looked <= limit && !cfg!(feature = "races") {
                 continue;
             }
-            patience.note(read == Read::Bytes, looked);
+            patience.note((read == Read::Bytes).then(|| rx.receiver.ready()), looked);
             if read == Read::Nothing {
                 return None;
             }
@@ -212,70 +234,99 @@ mod tests {
 
     /// Of a wait behind which something came soon.
     fn soon() -> Patience {
-        let patience = Patience::new(REST_OF_LOOP);
+        let patience = Patience::new();
         patience.came(Duration::from_secs(1));
         patience.came(Duration::from_secs(1) + SOON);
         patience
     }
 
-    /// For each of so many waits: how long it looks, when that never finds anything.
-    fn in_vain(patience: &Patience, waits: usize) -> Vec<Option<Duration>> {
-        (0..waits).map(|_| patience.limit().inspect(|limit| patience.note(false, *limit))).collect()
+    /// For each of so many waits: how long it looks, when that always ends so.
+    fn looks(patience: &Patience, found: Option<usize>, looked: Duration, waits: usize) -> Vec<Option<Duration>> {
+        let look = || {
+            let limit = patience.may_look().then(|| patience.limit());
+            limit.inspect(|_| patience.note(found, looked))
+        };
+        (0..waits).map(|_| look()).collect()
     }
 
     #[test]
-    fn who_looks_in_vain_looks_longer_then_rarely_until_a_look_soon_finds_something() {
-        let patience = soon();
-        let limits = in_vain(&patience, 3000);
+    fn who_looks_in_vain_looks_longer_and_then_rarely() {
+        let limits = looks(&soon(), None, LOOK, 4000);
         assert_eq!(limits[..5], [Some(LOOK), Some(LONG_LOOK), Some(LONG_LOOK), Some(LONG_LOOK), None]);
-        let later: Vec<usize> = (5..3000).filter(|at| limits[*at].is_some()).collect();
-        assert_eq!(later, [516, 1029, 1542, 2055, 2568]);
+        let later: Vec<usize> = (5..4000).filter(|at| limits[*at].is_some()).collect();
+        assert_eq!(later, [1028, 2053, 3078]);
         assert!(later.iter().all(|at| limits[*at] == Some(LONG_LOOK)));
-        patience.note(true, LOOK);
-        assert_eq!(in_vain(&patience, 5)[..], limits[..5]);
+    }
+
+    #[test]
+    fn looks_that_soon_find_something_go_on_and_on() {
+        let patience = soon();
+        looks(&patience, None, LOOK, 3);
+        assert_eq!(looks(&patience, Some(1), LOOK, 1), [Some(LONG_LOOK)]);
+        assert!(looks(&patience, Some(1), LOOK, 10_000).iter().all(|limit| *limit == Some(LOOK)));
+        assert_eq!(patience.spent.load(Ordering::Relaxed), 0);
     }
 
     #[test]
     fn long_looks_that_find_something_go_on_for_a_while() {
         let patience = soon();
-        patience.note(false, LOOK);
-        let looks = (0..10_000).take_while(|_| patience.limit().inspect(|_| patience.note(true, LONG_LOOK)).is_some());
-        assert_eq!(looks.count(), 1536);
+        patience.note(None, LOOK);
+        let limits = looks(&patience, Some(1), LONG_LOOK, 7000);
+        assert!(limits[..6144].iter().all(|limit| *limit == Some(LONG_LOOK)));
+        assert_eq!(limits[6144], None);
     }
 
     #[test]
     fn what_comes_later_than_any_look_is_as_good_as_nothing() {
+        assert_eq!(looks(&soon(), Some(1), SOON, 4000), looks(&soon(), None, LOOK, 4000));
+    }
+
+    /// As on a core that others want too: every other look is given away for milliseconds.
+    #[test]
+    fn one_that_soon_finds_something_does_not_make_up_for_one_that_was_late() {
         let patience = soon();
-        let looks = (0..10_000).take_while(|_| patience.limit().inspect(|_| patience.note(true, SOON)).is_some());
-        assert_eq!(looks.count(), 4);
+        let pairs = (0..4000).take_while(|_| {
+            let late = looks(&patience, Some(1), SOON, 1);
+            [late, looks(&patience, Some(1), LOOK, 1)].concat().iter().all(Option::is_some)
+        });
+        assert_eq!(pairs.count(), 4);
+    }
+
+    #[test]
+    fn what_comes_late_but_in_large_pieces_is_worth_it() {
+        assert!(looks(&soon(), Some(MANY), SOON, 4000).iter().all(|limit| *limit == Some(LOOK)));
     }
 
     #[test]
     fn where_nothing_came_soon_nobody_looks() {
         let patience = soon();
-        assert!(patience.limit().is_some());
+        assert!(patience.may_look());
         patience.came(Duration::from_secs(1) + SOON * 3);
-        assert_eq!(patience.limit(), None);
+        assert!(!patience.may_look());
         patience.came(Duration::from_secs(1) + SOON * 4);
-        assert_eq!(patience.limit(), Some(LOOK));
+        assert!(patience.may_look());
     }
 
     #[test]
-    fn one_look_in_eight_is_timed_and_every_one_after_one_in_vain() {
+    fn one_look_in_eight_is_timed_and_every_one_while_something_is_spent() {
         let patience = soon();
         let timed = |looks: usize| (0..looks).filter(|_| patience.is_timed()).count();
         assert_eq!(timed(80), 10);
-        patience.note(false, LOOK);
+        patience.note(None, LOOK);
         assert_eq!(timed(80), 80);
-        patience.note(true, LOOK);
+        looks(&patience, Some(1), LOOK, 16);
         assert_eq!(timed(80), 10);
+    }
+
+    fn turns() -> Turns {
+        Turns { patience: soon(), ..Turns::default() }
     }
 
     #[test]
     fn a_loop_looks_long_only_after_it_has_slept() {
-        let turns = Turns::default();
+        let turns = turns();
         assert!(turns.may_look(|| unreachable!("nothing was in vain yet")));
-        turns.patience.note(false, LOOK);
+        turns.patience.note(None, LOOK);
         assert!(turns.may_look(|| 7));
         assert!(!turns.may_look(|| 7));
         assert!(turns.may_look(|| 8));
@@ -283,12 +334,20 @@ mod tests {
 
     #[test]
     fn a_loop_whose_others_are_busy_looks_again_when_it_has_slept() {
-        let turns = Turns::default();
+        let turns = turns();
         turns.others_took(OTHERS, || unreachable!("that is not long"));
         assert!(turns.may_look(|| unreachable!("nobody is busy")));
         turns.others_took(OTHERS * 2, || 7);
         assert!(!turns.may_look(|| 7));
         assert!(turns.may_look(|| 8));
         assert!(turns.may_look(|| unreachable!("nobody is busy")));
+    }
+
+    #[test]
+    fn a_loop_that_has_no_reason_to_look_does_not_ask_whether_it_slept() {
+        let turns = turns();
+        turns.others_took(OTHERS * 2, || 7);
+        turns.patience.came(Duration::from_secs(3));
+        assert!(!turns.may_look(|| unreachable!("nothing came soon")));
     }
 }

@@ -308,7 +308,8 @@ impl Bridge {
     /// This turn has nothing left to do but to wait for more from `link`: looks for it, and sees to it. Beside other
     /// connections, which wait for their turns, it does not.
     pub(super) fn look(&self, py: Python<'_>, link: &Arc<Link>) -> PyResult<()> {
-        if self.is_to_look.load(Ordering::Relaxed) || !self.turns.may_look(sleeps) {
+        let is_to_look = self.is_to_look.load(Ordering::Relaxed);
+        if is_to_look || !link.awaits_answer() || !self.turns.may_look(sleeps) {
             return Ok(());
         }
         let mut begun = None;

@@ -10,8 +10,9 @@ use super::convert::{Integer, Number, Payload, goal, timeout};
 use super::events;
 use super::face::{Core, Face, face, warn_of_drop};
 use super::forked::{OF_PARENT, own};
-use super::operation::{self, Operation, Receiving, with_accepted};
+use super::operation::{self, Operation, with_accepted};
 use super::park::run;
+use super::receiving::{Receiving, recv};
 use super::waiting::{Await, is_turn_over, spend};
 use crate::link::handle::Handle;
 use crate::link::link::Link;
@@ -92,7 +93,7 @@ impl Connection {
     ///     BufferEmpty: nothing is there.
     fn recv_nowait(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
         let empty = || events::error_class(py, "BufferEmpty", "nothing is there to receive");
-        operation::recv(py, self.link()?)?.ok_or_else(empty)
+        recv(py, self.link()?)?.ok_or_else(empty)
     }
 
     /// Accepts a message without waiting.
@@ -172,7 +173,7 @@ impl TaskConnection {
     fn _recv(slf: &Bound<'_, Self>) -> PyResult<Py<PyAny>> {
         let link = slf.as_super().get().link()?;
         if !is_turn_over()
-            && let Some(item) = operation::recv(slf.py(), link)?
+            && let Some(item) = recv(slf.py(), link)?
         {
             spend();
             return Ok(item);

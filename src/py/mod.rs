@@ -14,6 +14,7 @@ pub mod listening;
 pub mod operation;
 pub mod options;
 pub mod park;
+pub mod receiving;
 pub mod runtime;
 pub mod select;
 pub mod waiter;

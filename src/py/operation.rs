@@ -1,34 +1,31 @@
 //! Everything that a caller can wait for, once, in one form: try, and be told when to try again. Tasks
 //! wait in `waiting.rs`, threads in `park.rs`.
 
-use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
 use pyo3::IntoPyObjectExt;
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyIterator, PyList};
+use pyo3::types::PyIterator;
 
 use super::bridge::Bridge;
 use super::convert::{Kept, Payload};
 use super::events;
 use super::face::{Face, face};
 use super::forked::own;
-use super::park::{Blocking, is_only_thread};
+use super::receiving::{recv, recv_many};
 use super::select::Select;
 use crate::link::clock;
 use crate::link::driver::LoopDriver;
-use crate::link::link::{Link, Rx};
+use crate::link::link::Link;
 use crate::link::listener::{Accepted, Listener};
-use crate::link::lock::MutexGuard;
 use crate::link::read::Park;
 use crate::link::runtime::Runtime;
 use crate::link::wake::{Bell, Waker};
 use crate::link::write::{From, Sent, Then};
 use crate::proto::Moment;
 use crate::proto::events::{Closed, Event};
-use crate::proto::halves::Front;
 use crate::proto::receipts::{Goal, Outcome, Ticket};
 
 /// Messages that `send_many` hands over before it lets others have their turn.
@@ -358,99 +355,6 @@ impl SendMany {
             }
         }
         Ok(Poll::Yield)
-    }
-}
-
-/// An item while the lock is held, when nothing may run that Python could interrupt: building a value
-/// can collect garbage, and a collected handle takes the lock.
-enum Taken {
-    Message(Py<PyBytes>),
-    Event(Event),
-}
-
-impl Taken {
-    fn new(py: Python<'_>, front: Front<'_>) -> Self {
-        match front {
-            Front::Message(message) => Self::Message(PyBytes::new(py, message).unbind()),
-            Front::Event(event) => Self::Event(event.clone()),
-        }
-    }
-
-    fn into_item(self, py: Python<'_>) -> PyResult<Py<PyAny>> {
-        match self {
-            Self::Message(bytes) => Ok(bytes.into_any()),
-            Self::Event(event) => events::event(py, &event),
-        }
-    }
-}
-
-/// One item, if one is there.
-pub fn recv(py: Python<'_>, link: &Link) -> PyResult<Option<Py<PyAny>>> {
-    recv_from(py, link, link.rx())
-}
-
-/// A list of what is there, up to `limit`; None when nothing is.
-pub fn recv_many(py: Python<'_>, link: &Link, limit: usize) -> PyResult<Option<Py<PyAny>>> {
-    recv_many_from(py, link, link.rx(), limit)
-}
-
-fn recv_from(py: Python<'_>, link: &Link, rx: MutexGuard<'_, Rx>) -> PyResult<Option<Py<PyAny>>> {
-    let mut taken = None;
-    let Ok(_) = link.take_from(rx, 1, |front| {
-        taken = Some(Taken::new(py, front));
-        Ok::<_, Infallible>(())
-    });
-    taken.map(|taken| taken.into_item(py)).transpose()
-}
-
-fn recv_many_from(py: Python<'_>, link: &Link, rx: MutexGuard<'_, Rx>, limit: usize) -> PyResult<Option<Py<PyAny>>> {
-    let mut taken = Vec::new();
-    let Ok(_) = link.take_from(rx, limit, |front| {
-        taken.push(Taken::new(py, front));
-        Ok::<_, Infallible>(())
-    });
-    if taken.is_empty() {
-        return Ok(None);
-    }
-    let items: PyResult<Vec<_>> = taken.into_iter().map(|taken| taken.into_item(py)).collect();
-    Ok(Some(PyList::new(py, items?)?.into_any().unbind()))
-}
-
-/// A thread's `recv`, or `recv_many` with a limit. Shorter than an `Operation`: nothing is shared before it sleeps.
-pub struct Receiving<'a> {
-    link: &'a Link,
-    limit: Option<usize>,
-}
-
-impl<'a> Receiving<'a> {
-    pub fn new(link: &'a Link, limit: Option<usize>) -> Self {
-        Self { link, limit }
-    }
-
-    fn take(&self, py: Python<'_>, rx: MutexGuard<'_, Rx>) -> PyResult<Poll> {
-        let taken = match self.limit {
-            None => recv_from(py, self.link, rx),
-            Some(limit) => recv_many_from(py, self.link, rx, limit),
-        };
-        taken.map(|taken| taken.map_or(Poll::Pending, Poll::Ready))
-    }
-}
-
-impl Blocking for Receiving<'_> {
-    fn attempt(&mut self, py: Python<'_>) -> PyResult<Poll> {
-        self.take(py, self.link.rx())
-    }
-
-    fn look(&mut self, py: Python<'_>) -> PyResult<Poll> {
-        if is_only_thread(py) {
-            return self.link.look_in_thread().map_or(Ok(Poll::Pending), |rx| self.take(py, rx));
-        }
-        let has_come = py.detach(|| self.link.look_in_thread().is_some());
-        if has_come { self.attempt(py) } else { Ok(Poll::Pending) }
-    }
-
-    fn wait(&self, park: &Arc<Park>, limit: Option<Duration>) {
-        self.link.wait_in_thread(park, limit);
     }
 }
 

@@ -16,6 +16,7 @@ use super::handle::Connection;
 use super::listening::{Listener, ThreadListener};
 use super::operation::{self, Operation};
 use super::park::run;
+use super::receiving::recv;
 use super::waiting::Await;
 use crate::link::driver::LoopDriver;
 use crate::link::read::Park;
@@ -104,7 +105,7 @@ impl Choice {
 
     fn take(&self, py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {
         match &self.source {
-            Source::Items(link) => operation::recv(py, link),
+            Source::Items(link) => recv(py, link),
             Source::Connections(listener) => operation::accept(py, listener, self.kind),
         }
     }
