@@ -194,13 +194,14 @@ impl Link {
     /// look. Not where none of its tasks waits.
     pub fn look_on_loop(&self, id: usize, patience: &Patience) -> Option<Moment> {
         let may_read = |rx: &Rx| rx.reading.is_loop(id) && !rx.readers.is_empty() && !rx.is_paused && rx.end.is_none();
-        if !may_read(&self.rx()) {
-            return None;
-        }
         self.look_for(patience, may_read).map(|(_, now)| now)
     }
 
     fn look_for(&self, patience: &Patience, may_read: impl Fn(&Rx) -> bool) -> Option<(MutexGuard<'_, Rx>, Moment)> {
+        // Where another reads, giving the core away would only leave it that: nobody would take its part.
+        if !may_read(&self.rx()) {
+            return None;
+        }
         let limit = patience.limit();
         let mut begun = patience.is_timed().then(clock::now);
         loop {
