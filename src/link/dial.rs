@@ -40,7 +40,7 @@ impl Dialed {
     }
 }
 
-pub(super) fn dial(route: Route, link: Arc<Link>) -> Dialling {
+pub(super) fn dial(route: Arc<Route>, link: Arc<Link>) -> Dialling {
     Box::pin(async move {
         let limit = link.options().open_timeout;
         let open_by = clock::now().saturating_add(limit);

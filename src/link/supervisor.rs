@@ -45,7 +45,8 @@ impl Duty {
 pub struct Supervisor {
     link: Arc<Link>,
     endpoint: Endpoint,
-    route: Option<Route>,
+    /// A dialler has one. Not in here: whatever the task holds it has room for all its life, in every connection.
+    route: Option<Arc<Route>>,
     dialling: Option<Dialling>,
     /// A link that is up and not installed yet.
     dialed: Option<Box<Dialed>>,
@@ -58,14 +59,14 @@ pub struct Supervisor {
 
 impl Supervisor {
     pub fn dialler(link: Arc<Link>, endpoint: Endpoint, route: Route) -> Self {
-        Self::new(link, endpoint, Some(route), None)
+        Self::new(link, endpoint, Some(Arc::new(route)), None)
     }
 
     pub fn accepted(link: Arc<Link>, endpoint: Endpoint, dialed: Dialed) -> Self {
         Self::new(link, endpoint, None, Some(dialed))
     }
 
-    fn new(link: Arc<Link>, endpoint: Endpoint, route: Option<Route>, dialed: Option<Dialed>) -> Self {
+    fn new(link: Arc<Link>, endpoint: Endpoint, route: Option<Arc<Route>>, dialed: Option<Dialed>) -> Self {
         let last_tick = (clock::now(), 0, false);
         let _end = EndWithSupervisor(Arc::clone(&link));
         let dialed = dialed.map(Box::new);

@@ -46,11 +46,18 @@ struct Receipt {
 
 #[derive(Debug, Default)]
 pub struct Receipts {
-    /// By place, each counted from the first message that ever stood in the zone.
-    waiting: VecDeque<Receipt>,
-    begun: VecDeque<Receipt>,
+    /// How many messages have left each zone: the place of its first.
     left_waiting: u64,
     left_begun: u64,
+    /// Made with the first receipt: most connections never ask for one, and an idle one pays for each byte.
+    wanted: Option<Box<Wanted>>,
+}
+
+#[derive(Debug, Default)]
+struct Wanted {
+    /// By place.
+    waiting: VecDeque<Receipt>,
+    begun: VecDeque<Receipt>,
     next: Ticket,
     outcomes: Vec<(Ticket, Outcome)>,
 }
@@ -59,65 +66,70 @@ impl Receipts {
     /// Of the message at `index` of the waiting zone, the last there.
     pub fn want_waiting(&mut self, index: u64, goal: Goal) -> Ticket {
         let place = self.left_waiting + index;
-        let receipt = self.issue(place, goal);
-        self.waiting.push_back(receipt);
+        let wanted = self.wanted.get_or_insert_default();
+        let receipt = wanted.issue(place, goal);
+        wanted.waiting.push_back(receipt);
         receipt.ticket
     }
 
     /// Of the message at `index` of the begun zone, the last there.
     pub fn want_begun(&mut self, index: u64, goal: Goal) -> Ticket {
         let place = self.left_begun + index;
-        let receipt = self.issue(place, goal);
-        self.begun.push_back(receipt);
+        let wanted = self.wanted.get_or_insert_default();
+        let receipt = wanted.issue(place, goal);
+        wanted.begun.push_back(receipt);
         receipt.ticket
-    }
-
-    fn issue(&mut self, place: u64, goal: Goal) -> Receipt {
-        self.next += 1;
-        Receipt { place, ticket: self.next, goal }
     }
 
     /// Nobody waits for a message that was begun.
     pub fn is_idle(&self) -> bool {
-        self.begun.is_empty()
+        self.wanted.as_ref().is_none_or(|wanted| wanted.begun.is_empty())
     }
 
     /// Nobody waits for it any more.
     pub fn forget(&mut self, ticket: Ticket) {
-        self.waiting.retain(|receipt| receipt.ticket != ticket);
-        self.begun.retain(|receipt| receipt.ticket != ticket);
-        self.outcomes.retain(|(other, _)| *other != ticket);
+        let Some(wanted) = &mut self.wanted else { return };
+        wanted.waiting.retain(|receipt| receipt.ticket != ticket);
+        wanted.begun.retain(|receipt| receipt.ticket != ticket);
+        wanted.outcomes.retain(|(other, _)| *other != ticket);
     }
 
     /// What became of it, once.
     pub fn is_known(&self, ticket: Ticket) -> bool {
-        self.outcomes.iter().any(|(other, _)| *other == ticket)
+        self.wanted.as_ref().is_some_and(|wanted| wanted.outcomes.iter().any(|(other, _)| *other == ticket))
     }
 
     pub fn take(&mut self, ticket: Ticket) -> Option<Outcome> {
-        let at = self.outcomes.iter().position(|(other, _)| *other == ticket)?;
-        Some(self.outcomes.swap_remove(at).1)
+        let outcomes = &mut self.wanted.as_mut()?.outcomes;
+        let at = outcomes.iter().position(|(other, _)| *other == ticket)?;
+        Some(outcomes.swap_remove(at).1)
     }
 
     /// The first waiting message is begun, behind `count` others.
     pub fn begin(&mut self, count: u64) {
-        if let Some(receipt) = pop_at(&mut self.waiting, self.left_waiting) {
-            self.begun.push_back(Receipt { place: self.left_begun + count, ..receipt });
+        if let Some(wanted) = &mut self.wanted
+            && let Some(receipt) = pop_at(&mut wanted.waiting, self.left_waiting)
+        {
+            wanted.begun.push_back(Receipt { place: self.left_begun + count, ..receipt });
         }
         self.left_waiting += 1;
     }
 
     /// The first waiting message was discarded.
     pub fn slide(&mut self) {
-        let receipt = pop_at(&mut self.waiting, self.left_waiting);
-        self.settle(receipt, Outcome::Dropped);
+        if let Some(wanted) = &mut self.wanted {
+            let receipt = pop_at(&mut wanted.waiting, self.left_waiting);
+            wanted.settle(receipt, Outcome::Dropped);
+        }
         self.left_waiting += 1;
     }
 
     /// The first begun message was consumed.
     pub fn confirm(&mut self) {
-        let receipt = pop_at(&mut self.begun, self.left_begun);
-        self.settle(receipt, Outcome::Confirmed);
+        if let Some(wanted) = &mut self.wanted {
+            let receipt = pop_at(&mut wanted.begun, self.left_begun);
+            wanted.settle(receipt, Outcome::Confirmed);
+        }
         self.left_begun += 1;
     }
 
@@ -128,9 +140,10 @@ impl Receipts {
 
     /// As `receive`, by a place that `place` gave.
     pub fn receive_to(&mut self, place: u64) {
+        let Some(wanted) = &mut self.wanted else { return };
         let is_received = |receipt: &Receipt| receipt.goal == Goal::Received && receipt.place < place;
-        let outcomes = &mut self.outcomes;
-        self.begun.retain(|receipt| {
+        let outcomes = &mut wanted.outcomes;
+        wanted.begun.retain(|receipt| {
             if is_received(receipt) {
                 outcomes.push((receipt.ticket, Outcome::Confirmed));
             }
@@ -145,27 +158,41 @@ impl Receipts {
 
     /// Whether somebody waits to hear that one of the begun messages between these places was received.
     pub fn wants_receipt(&self, from: u64, to: u64) -> bool {
-        let first = self.begun.partition_point(|receipt| receipt.place < from);
-        let behind = self.begun.range(first..).take_while(|receipt| receipt.place < to);
+        let Some(wanted) = &self.wanted else { return false };
+        let first = wanted.begun.partition_point(|receipt| receipt.place < from);
+        let behind = wanted.begun.range(first..).take_while(|receipt| receipt.place < to);
         behind.into_iter().any(|receipt| receipt.goal == Goal::Received)
     }
 
     /// The begun zone, of `count` messages, was given up.
     pub fn discard(&mut self, count: u64) {
-        while let Some(receipt) = self.begun.pop_front() {
-            self.settle(Some(receipt), Outcome::Lost);
+        if let Some(wanted) = &mut self.wanted {
+            while let Some(receipt) = wanted.begun.pop_front() {
+                wanted.settle(Some(receipt), Outcome::Lost);
+            }
         }
         self.left_begun += count;
     }
 
     /// These of the begun zone were too large, by their index.
     pub fn shrink_begun(&mut self, indexes: &[u64]) {
-        shrink(&mut self.begun, self.left_begun, indexes, &mut self.outcomes);
+        if let Some(wanted) = &mut self.wanted {
+            shrink(&mut wanted.begun, self.left_begun, indexes, &mut wanted.outcomes);
+        }
     }
 
     /// As `shrink_begun`, of the waiting zone.
     pub fn shrink_waiting(&mut self, indexes: &[u64]) {
-        shrink(&mut self.waiting, self.left_waiting, indexes, &mut self.outcomes);
+        if let Some(wanted) = &mut self.wanted {
+            shrink(&mut wanted.waiting, self.left_waiting, indexes, &mut wanted.outcomes);
+        }
+    }
+}
+
+impl Wanted {
+    fn issue(&mut self, place: u64, goal: Goal) -> Receipt {
+        self.next += 1;
+        Receipt { place, ticket: self.next, goal }
     }
 
     fn settle(&mut self, receipt: Option<Receipt>, outcome: Outcome) {
