@@ -1,32 +1,144 @@
-//! Messages as they lie in the zones of the outbox, which is as they go over the wire.
+//! Messages as they lie in the zones of the outbox, which is as they go over the wire: in one stretch of
+//! memory, so that to begin a message moves a border and no byte.
+//!
+//! 1. `to_begin_and_to_confirm_moves_borders`
+//! 2. `what_slides_out_behind_begun_ones_leaves_a_gap_that_stays_small`
 
-use bytes::BytesMut;
+use std::ops::Range;
+
+use bytes::{Buf, BytesMut};
 
 use super::classic::{HEADER, encode_header};
 use super::cost;
 use super::wire;
 
-/// The peer takes no message above `max_size`: takes those out, and says which and of what cost.
-pub fn drop_larger_than(frames: &mut BytesMut, max_size: usize) -> (Vec<u64>, u64) {
-    let (mut at, mut index, mut large, mut sum) = (0, 0, Vec::new(), 0_u64);
-    let mut kept = BytesMut::new();
-    while let Some(frame) = frame_at(frames, at) {
-        if frame.length > max_size {
-            if large.is_empty() {
-                kept.extend_from_slice(frames.get(..at).unwrap_or_default());
-            }
-            large.push(index);
-            sum = sum.saturating_add(frame.cost());
-        } else if !large.is_empty() {
-            kept.extend_from_slice(frames.get(at..at + frame.bytes).unwrap_or_default());
+/// What was begun and, behind it, what waits.
+#[derive(Debug, Default)]
+pub struct Zones {
+    bytes: BytesMut,
+    begun: usize,
+    /// Bytes between the two that were discarded: fewer than wait, and none where nothing has begun.
+    gap: usize,
+}
+
+impl Zones {
+    pub fn begun(&self) -> &[u8] {
+        self.bytes.get(..self.begun).unwrap_or_default()
+    }
+
+    pub fn waiting(&self) -> &[u8] {
+        self.bytes.get(self.begun + self.gap..).unwrap_or_default()
+    }
+
+    /// Bytes in both.
+    pub fn len(&self) -> usize {
+        self.bytes.len() - self.gap
+    }
+
+    /// Appends what waits, or what has begun at once if nothing waits and `begin` follows.
+    pub fn append(&mut self, payload: &[u8]) {
+        self.bytes.extend_from_slice(&encode_header(payload.len()));
+        self.bytes.extend_from_slice(payload);
+    }
+
+    /// Appends a message as PARTs of `part` bytes and a last frame.
+    pub fn append_parts(&mut self, payload: &[u8], part: usize) {
+        encode_parts(payload, part, &mut self.bytes);
+    }
+
+    /// The first `bytes` of what waits have begun.
+    pub fn begin(&mut self, bytes: usize) {
+        if self.gap > 0 {
+            let from = self.begun + self.gap;
+            self.bytes.copy_within(from..from + bytes, self.begun);
         }
-        at += frame.bytes;
-        index += 1;
+        self.begun += bytes;
+        self.mind_gap();
     }
-    if !large.is_empty() {
-        *frames = kept;
+
+    /// The first `bytes` of what has begun are done with.
+    pub fn confirm(&mut self, bytes: usize) {
+        self.bytes.advance(bytes);
+        self.begun -= bytes;
+        self.mind_gap();
     }
-    (large, sum)
+
+    /// The first `bytes` of what waits are discarded.
+    pub fn discard(&mut self, bytes: usize) {
+        self.gap += bytes;
+        self.mind_gap();
+    }
+
+    /// What waits moves up to what has begun only when there is no more of it than was discarded: thus a
+    /// buffer that slides with each message moves a byte for each that it discards, and not all of its own.
+    fn mind_gap(&mut self) {
+        if self.begun == 0 {
+            self.bytes.advance(std::mem::take(&mut self.gap));
+        } else if self.gap > 0 && self.gap >= self.waiting().len() {
+            let from = self.begun + std::mem::take(&mut self.gap);
+            self.bytes.copy_within(from.., self.begun);
+            self.bytes.truncate(self.bytes.len() - (from - self.begun));
+        }
+    }
+
+    /// The peer takes no message above `max_size`: takes those out of both, and says of each zone which.
+    pub fn drop_larger_than(&mut self, max_size: usize) -> (Large, Large) {
+        let waiting = Large::in_zone(self.waiting(), max_size);
+        let begun = Large::in_zone(self.begun(), max_size);
+        if !(waiting.indexes.is_empty() && begun.indexes.is_empty()) {
+            let kept = [&begun.kept_of(self.begun())[..], &waiting.kept_of(self.waiting())[..]];
+            (self.begun, self.gap) = (kept[0].len(), 0);
+            self.bytes = BytesMut::from(&kept.concat()[..]);
+        }
+        (begun, waiting)
+    }
+
+    /// Gives back memory that an idle connection does not need.
+    pub fn trim(&mut self) {
+        if self.bytes.is_empty() && self.bytes.capacity() > 0 {
+            self.bytes = BytesMut::new();
+        }
+    }
+}
+
+/// The messages of a zone that are too large.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Large {
+    /// Which, the first of the zone being 0.
+    pub indexes: Vec<u64>,
+    pub cost: u64,
+    /// Where they lie.
+    places: Vec<Range<usize>>,
+}
+
+impl Large {
+    fn in_zone(frames: &[u8], max_size: usize) -> Self {
+        let (mut at, mut index, mut large) = (0, 0, Self::default());
+        while let Some(frame) = frame_at(frames, at) {
+            if frame.length > max_size {
+                large.indexes.push(index);
+                large.cost = large.cost.saturating_add(frame.cost());
+                large.places.push(at..at + frame.bytes);
+            }
+            at += frame.bytes;
+            index += 1;
+        }
+        large
+    }
+
+    fn kept_of(&self, frames: &[u8]) -> Vec<u8> {
+        let (mut kept, mut at) = (Vec::with_capacity(frames.len()), 0);
+        for place in &self.places {
+            kept.extend_from_slice(frames.get(at..place.start).unwrap_or_default());
+            at = place.end;
+        }
+        kept.extend_from_slice(frames.get(at..).unwrap_or_default());
+        kept
+    }
+
+    pub fn count(&self) -> u64 {
+        u64::try_from(self.indexes.len()).unwrap_or(u64::MAX)
+    }
 }
 
 /// A message as it lies in a zone and goes over the wire, headers included.
@@ -60,8 +172,7 @@ pub fn frame_at(frames: &[u8], at: usize) -> Option<Frame> {
     Some(Frame { bytes: HEADER + length + frames * HEADER, length, piece: Some(HEADER + part) })
 }
 
-/// Appends a message as PARTs of `part` bytes and a last frame.
-pub fn encode_parts(payload: &[u8], part: usize, into: &mut BytesMut) {
+fn encode_parts(payload: &[u8], part: usize, into: &mut BytesMut) {
     into.reserve(payload.len() + HEADER * (payload.len() / part + 3));
     let (first, mut rest) = payload.split_at(part - HEADER);
     into.extend_from_slice(&wire::part_header(part));
@@ -74,4 +185,75 @@ pub fn encode_parts(payload: &[u8], part: usize, into: &mut BytesMut) {
     }
     into.extend_from_slice(&encode_header(rest.len()));
     into.extend_from_slice(rest);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frame(payload: &[u8]) -> Vec<u8> {
+        [&encode_header(payload.len())[..], payload].concat()
+    }
+
+    #[test]
+    fn to_begin_and_to_confirm_moves_borders() {
+        let mut zones = Zones::default();
+        let frames = [b"one".as_slice(), b"two", b"three"].map(frame);
+        for payload in [b"one".as_slice(), b"two", b"three"] {
+            zones.append(payload);
+        }
+        let at = zones.waiting().as_ptr();
+        zones.begin(frames[0].len() + frames[1].len());
+        assert_eq!((zones.begun(), zones.waiting()), (&frames[..2].concat()[..], &frames[2][..]));
+        assert_eq!(zones.begun().as_ptr(), at, "no byte has moved");
+        zones.confirm(frames[0].len());
+        assert_eq!((zones.begun(), zones.waiting()), (&frames[1][..], &frames[2][..]));
+        assert_eq!(zones.len(), frames[1].len() + frames[2].len());
+        zones.trim();
+        assert_eq!(zones.begun(), &frames[1][..]);
+        zones.begin(frames[2].len());
+        zones.confirm(frames[1].len() + frames[2].len());
+        zones.trim();
+        assert_eq!((zones.len(), zones.bytes.capacity()), (0, 0));
+    }
+
+    #[test]
+    fn what_slides_out_behind_begun_ones_leaves_a_gap_that_stays_small() {
+        let mut zones = Zones::default();
+        let (mut begun, mut waiting) = (Vec::new(), Vec::new());
+        for step in 0_usize..5000 {
+            let payload = vec![u8::try_from(step % 251).unwrap(); step * 7 % 40];
+            zones.append(&payload);
+            waiting.extend_from_slice(&frame(&payload));
+            let first = |zone: &[u8]| frame_at(zone, 0).map_or(0, |frame| frame.bytes);
+            match step * step % 11 {
+                0..5 if step % 600 > 60 => {
+                    let bytes = first(&waiting);
+                    zones.discard(bytes);
+                    waiting.drain(..bytes);
+                }
+                5 => {
+                    let bytes = first(&waiting);
+                    zones.begin(bytes);
+                    begun.extend(waiting.drain(..bytes));
+                }
+                9 if step % 97 < 40 => {
+                    let bytes = first(&begun);
+                    zones.confirm(bytes);
+                    begun.drain(..bytes);
+                }
+                _ if step % 1000 == 999 => {
+                    zones.discard(waiting.len());
+                    waiting.clear();
+                }
+                _ => {}
+            }
+            assert_eq!(
+                (zones.begun(), zones.waiting(), zones.len()),
+                (&begun[..], &waiting[..], begun.len() + waiting.len())
+            );
+            assert!(zones.gap == 0 || zones.gap < waiting.len() && !begun.is_empty());
+        }
+        assert!(!begun.is_empty(), "both zones were used");
+    }
 }

@@ -17,12 +17,10 @@
 //! 6. `a_resume_goes_on_at_what_the_peer_has_received`
 //! 7. `what_is_redelivered_goes_first_in_order_and_stands_outside_the_limits`
 
-use bytes::{Buf, BytesMut};
-
-use super::classic::{HEADER, encode_header};
+use super::classic::HEADER;
 use super::cost;
 use super::events::Fault;
-use super::frames::{Frame, drop_larger_than, encode_parts, frame_at};
+use super::frames::{Frame, Zones, frame_at};
 use super::hello::Agreement;
 use super::options::{Buffer, OnNewSession, Policy, Protocol};
 use super::receipts::{Goal, Receipts, Ticket};
@@ -32,21 +30,21 @@ use super::wire::{MAX_PART, protocol};
 #[derive(Debug)]
 pub struct Outbox {
     protocol: Protocol,
-    /// Begun, the oldest first.
-    begun: BytesMut,
-    /// Bytes of `begun` that this link's kernel buffer has taken, or the peer had before.
+    /// Begun and waiting, the oldest first.
+    zones: Zones,
+    /// Bytes of what has begun that this link's kernel buffer has taken, or the peer had before.
     begun_written: usize,
     /// Where the border stands: whole frames before it were begun on this link or received before.
     border: usize,
     /// Where the last message before the border begins.
     last: usize,
     part: usize,
-    /// Messages in `begun`.
+    /// Messages that have begun.
     begun_count: u64,
     /// How many messages had entered before the one that is partly written.
     begun_behind: u64,
     flow: Outgoing,
-    waiting: BytesMut,
+    /// Messages that wait, and what they cost.
     count: usize,
     cost: u64,
     limits: Buffer,
@@ -83,7 +81,7 @@ impl Outbox {
     pub fn new(limits: Buffer, protocol: Protocol) -> Self {
         Self {
             protocol,
-            begun: BytesMut::new(),
+            zones: Zones::default(),
             begun_written: 0,
             border: 0,
             last: 0,
@@ -91,7 +89,6 @@ impl Outbox {
             begun_count: 0,
             begun_behind: 0,
             flow: Outgoing::default(),
-            waiting: BytesMut::new(),
             count: 0,
             cost: 0,
             limits,
@@ -112,20 +109,17 @@ impl Outbox {
         if choice == OnNewSession::Discard {
             lost = std::mem::take(&mut self.begun_count);
             self.receipts.discard(lost);
-            self.begun.clear();
+            self.zones.confirm(self.zones.begun().len());
         }
-        let (large, _) = drop_larger_than(&mut self.begun, agreement.max_size);
-        self.receipts.shrink_begun(&large);
-        let count = u64::try_from(large.len()).unwrap_or(u64::MAX);
-        self.begun_count -= count;
-        let (large, dropped_cost) = drop_larger_than(&mut self.waiting, agreement.max_size);
-        self.receipts.shrink_waiting(&large);
-        let dropped = u64::try_from(large.len()).unwrap_or(u64::MAX);
-        self.count -= usize::try_from(dropped).unwrap_or(usize::MAX);
-        self.cost = self.cost.saturating_sub(dropped_cost);
+        let (begun, waiting) = self.zones.drop_larger_than(agreement.max_size);
+        self.receipts.shrink_begun(&begun.indexes);
+        self.begun_count -= begun.count();
+        self.receipts.shrink_waiting(&waiting.indexes);
+        self.count -= waiting.indexes.len();
+        self.cost = self.cost.saturating_sub(waiting.cost);
         (self.begun_written, self.border) = (0, 0);
         self.flow.begin_session(agreement, self.limits.max_bytes);
-        let carried = Carried { redelivered: self.begun_count, lost: lost + count + dropped };
+        let carried = Carried { redelivered: self.begun_count, lost: lost + begun.count() + waiting.count() };
         self.lost = self.lost.saturating_add(carried.lost);
         self.redelivered = self.redelivered.saturating_add(carried.redelivered);
         carried
@@ -137,7 +131,7 @@ impl Outbox {
         let count = agreement.received.saturating_sub(self.flow.confirmed()).min(self.begun_count);
         let (mut at, mut sum) = (0, 0_u64);
         for _ in 0..count {
-            let frame = frame_at(&self.begun, at).expect("what was begun and not confirmed lies here");
+            let frame = frame_at(self.zones.begun(), at).expect("what was begun and not confirmed lies here");
             sum = sum.saturating_add(frame.cost());
             at += frame.bytes;
         }
@@ -171,10 +165,9 @@ impl Outbox {
         self.count += 1;
         self.cost = self.cost.saturating_add(cost(payload.len()));
         if self.is_large(payload.len()) {
-            encode_parts(payload, self.part, &mut self.waiting);
+            self.zones.append_parts(payload, self.part);
         } else {
-            self.waiting.extend_from_slice(&encode_header(payload.len()));
-            self.waiting.extend_from_slice(payload);
+            self.zones.append(payload);
         }
         Push::Accepted
     }
@@ -219,7 +212,7 @@ impl Outbox {
     /// A message that went past the queue: the kernel took `written` bytes of its frame, at least one.
     pub fn passed(&mut self, payload: &[u8], written: usize) {
         debug_assert!(self.is_empty(), "a message may only pass an empty outbox");
-        self.last = self.begun.len();
+        self.last = self.zones.begun().len();
         self.accepted += 1;
         self.entered += 1;
         let frame = HEADER + payload.len();
@@ -233,19 +226,19 @@ impl Outbox {
             self.flow.begin(cost(payload.len()));
         }
         self.begun_count += 1;
-        self.begun.extend_from_slice(&encode_header(payload.len()));
-        self.begun.extend_from_slice(payload);
-        self.begun_written = self.begun.len() - (frame - written.min(frame));
-        self.border = self.begun.len();
+        self.zones.append(payload);
+        self.zones.begin(frame);
+        self.border = self.zones.begun().len();
+        self.begun_written = self.border - (frame - written.min(frame));
     }
 
     /// The rest of the frame that is partly written: of a message in PARTs that of one PART.
     pub fn rest(&self) -> &[u8] {
-        self.begun.get(self.begun_written..self.end_of_frame()).unwrap_or_default()
+        self.zones.begun().get(self.begun_written..self.end_of_frame()).unwrap_or_default()
     }
 
     fn end_of_frame(&self) -> usize {
-        let frame = frame_at(&self.begun, self.last).filter(|_| self.begun_written < self.border);
+        let frame = frame_at(self.zones.begun(), self.last).filter(|_| self.begun_written < self.border);
         let piece = frame.and_then(|frame| frame.piece);
         piece.map_or(self.border, |piece| {
             let pieces = (self.begun_written - self.last).div_ceil(piece);
@@ -255,7 +248,7 @@ impl Outbox {
 
     /// The PARTs behind `rest`, of the same message.
     fn continuing(&self) -> &[u8] {
-        self.begun.get(self.end_of_frame()..self.border).unwrap_or_default()
+        self.zones.begun().get(self.end_of_frame()..self.border).unwrap_or_default()
     }
 
     /// The first so many bytes of what is to be begun next: first what goes again, then what waits.
@@ -265,26 +258,27 @@ impl Outbox {
 
     /// Bytes that were not begun on this link.
     pub fn unbegun_bytes(&self) -> usize {
-        self.continuing().len() + self.again().len() + self.waiting.len()
+        self.continuing().len() + self.again().len() + self.zones.waiting().len()
     }
 
     /// So many bytes may be begun now: whole messages, of what goes again or of what waits, or the rest of
     /// one that is under way; and whether nothing more could be begun behind them.
     pub fn plan(&self) -> (usize, bool) {
         let (continuing, again) = (self.continuing().len(), self.again().len());
+        let waiting = self.zones.waiting().len();
         if continuing > 0 {
-            return (continuing, (again == 0 && self.waiting.is_empty()) || !self.flow.may_begin());
+            return (continuing, (again == 0 && waiting == 0) || !self.flow.may_begin());
         }
         let is_free = self.protocol == Protocol::Classic;
         if is_free || (again == 0 && self.flow.may_begin_all(self.waiting_count(), self.cost)) {
-            return (self.waiting.len(), true);
+            return (waiting, true);
         }
         let (mut flow, mut at) = (self.flow, 0);
         while let Some(frame) = frame_at(self.unbegun(), at).filter(|_| flow.may_begin()) {
             flow.begin(frame.cost());
             at += frame.bytes;
         }
-        (at, again == 0 || self.waiting.is_empty() || !flow.may_begin())
+        (at, again == 0 || waiting == 0 || !flow.may_begin())
     }
 
     /// The kernel took `written` bytes of the rest and what may be begun.
@@ -307,7 +301,7 @@ impl Outbox {
     /// The kernel took `written` bytes of what goes again.
     fn begin_again(&mut self, written: usize) {
         let end = self.border + written;
-        while let Some(frame) = frame_at(&self.begun, self.border).filter(|_| self.border < end) {
+        while let Some(frame) = frame_at(self.zones.begun(), self.border).filter(|_| self.border < end) {
             self.flow.begin(frame.cost());
             self.last = self.border;
             self.border += frame.bytes;
@@ -337,12 +331,14 @@ impl Outbox {
                 self.begun_count += 1;
             }
         }
-        let from = if self.protocol == Protocol::Native { 0 } else { whole };
-        self.last = self.begun.len() + last.saturating_sub(from);
-        self.begun.extend_from_slice(self.waiting.get(from..at).unwrap_or_default());
-        self.waiting.advance(at);
-        self.begun_written = self.begun.len() - (at - written.min(at));
-        self.border = self.begun.len();
+        let before = self.zones.begun().len();
+        self.zones.begin(at);
+        self.border = self.zones.begun().len();
+        self.begun_written = self.border - (at - written.min(at));
+        self.last = before + last;
+        if self.protocol == Protocol::Classic {
+            self.let_go(whole);
+        }
     }
 
     /// The peer's application has taken the messages before `number`, and grants `credit`.
@@ -363,14 +359,19 @@ impl Outbox {
     fn take_confirmed(&mut self, number: u64) {
         let mut bytes = 0;
         while self.flow.confirmed() < number {
-            let frame = frame_at(&self.begun, bytes).expect("what was begun and not confirmed lies here");
+            let frame = frame_at(self.zones.begun(), bytes).expect("what was begun and not confirmed lies here");
             self.flow.confirm(frame.cost());
             self.receipts.confirm();
             self.confirmed += 1;
             self.begun_count -= 1;
             bytes += frame.bytes;
         }
-        self.begun.advance(bytes);
+        self.let_go(bytes);
+    }
+
+    /// The first `bytes` of what has begun are needed no more.
+    fn let_go(&mut self, bytes: usize) {
+        self.zones.confirm(bytes);
         self.begun_written = self.begun_written.saturating_sub(bytes);
         self.border = self.border.saturating_sub(bytes);
         self.last = self.last.saturating_sub(bytes);
@@ -379,24 +380,24 @@ impl Outbox {
     /// The link broke: on the original's wire a half-written message goes again whole. On ours the next
     /// greeting says what goes again; until then nothing is half written.
     pub fn rewind(&mut self) {
-        self.border = self.begun.len();
+        self.border = self.zones.begun().len();
         self.begun_written = if self.protocol == Protocol::Classic { 0 } else { self.border };
     }
 
     /// Nothing waits, nothing goes again and nothing is half written.
     pub fn is_empty(&self) -> bool {
-        self.waiting.is_empty() && self.begun_written == self.begun.len()
+        self.zones.waiting().is_empty() && self.begun_written == self.zones.begun().len()
     }
 
     /// What goes out again, behind the border.
     fn again(&self) -> &[u8] {
-        self.begun.get(self.border..).unwrap_or_default()
+        self.zones.begun().get(self.border..).unwrap_or_default()
     }
 
     /// What is to be begun next.
     fn unbegun(&self) -> &[u8] {
         let zones = [self.continuing(), self.again()];
-        zones.into_iter().find(|zone| !zone.is_empty()).unwrap_or(&self.waiting)
+        zones.into_iter().find(|zone| !zone.is_empty()).unwrap_or(self.zones.waiting())
     }
 
     /// Whether one more message may be begun.
@@ -406,7 +407,7 @@ impl Outbox {
 
     /// Messages accepted and not begun; on the original's wire: not handed to the kernel whole.
     pub fn queued(&self) -> u64 {
-        let has_begun = self.protocol == Protocol::Classic && !self.begun.is_empty();
+        let has_begun = self.protocol == Protocol::Classic && !self.zones.begun().is_empty();
         self.waiting_count().saturating_add(u64::from(has_begun))
     }
 
@@ -427,18 +428,19 @@ impl Outbox {
 
     /// Bytes that wait to be written, whether they may be begun or not.
     pub fn unsent_bytes(&self) -> usize {
-        self.begun.len() - self.begun_written + self.waiting.len()
+        self.zones.len() - self.begun_written
     }
 
     /// Bytes of all that was begun and not confirmed, and of all that waits.
     pub fn held_bytes(&self) -> usize {
-        self.begun.len() + self.waiting.len()
+        self.zones.len()
     }
 
     /// Whether a fixed buffer would accept one more.
     pub fn has_room(&self) -> bool {
-        let is_partial = self.protocol == Protocol::Classic && !self.begun.is_empty();
-        let begun = if is_partial { cost(self.begun.len() - HEADER) } else { 0 };
+        let begun = self.zones.begun().len();
+        let is_partial = self.protocol == Protocol::Classic && begun > 0;
+        let begun = if is_partial { cost(begun - HEADER) } else { 0 };
         self.limits.has_room(self.count, self.cost.saturating_add(begun))
     }
 
@@ -474,13 +476,7 @@ impl Outbox {
 
     /// Gives back memory that an idle connection does not need.
     pub fn trim(&mut self) {
-        if self.waiting.is_empty() && self.waiting.capacity() > 0 {
-            self.waiting = BytesMut::new();
-        }
-        if self.begun.is_empty() && self.begun.capacity() > 0 {
-            self.begun = BytesMut::new();
-            (self.begun_written, self.border) = (0, 0);
-        }
+        self.zones.trim();
     }
 
     fn waiting_count(&self) -> u64 {
@@ -497,14 +493,13 @@ impl Outbox {
         if self.protocol == Protocol::Classic {
             self.confirmed += 1;
             self.begun_count = 0;
-            self.begun = BytesMut::new();
-            (self.begun_written, self.border) = (0, 0);
+            self.let_go(self.border);
         }
     }
 
     /// The waiting message that begins at `at`.
     fn frame_at(&self, at: usize) -> Option<Frame> {
-        frame_at(&self.waiting, at)
+        frame_at(self.zones.waiting(), at)
     }
 
     /// A waiting frame has left the waiting zone.
@@ -515,7 +510,7 @@ impl Outbox {
 
     fn slide(&mut self) {
         while let Some(frame) = self.frame_at(0).filter(|_| !self.has_room()) {
-            self.waiting.advance(frame.bytes);
+            self.zones.discard(frame.bytes);
             self.forget(frame);
             self.receipts.slide();
             self.dropped += 1;
@@ -526,6 +521,7 @@ impl Outbox {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::proto::classic::encode_header;
 
     fn outbox(policy: Policy, count: usize) -> Outbox {
         Outbox::new(Buffer { policy, count, max_bytes: 1 << 30 }, Protocol::Classic)
@@ -671,7 +667,7 @@ mod tests {
         outbox.passed(b"third", frame(b"third").len());
         outbox.confirm(3, 2000).unwrap();
         assert_eq!((outbox.unconfirmed(), outbox.confirmed(), outbox.accepted()), (0, 3, 3));
-        assert!(outbox.begun.is_empty() && outbox.confirm(4, 2000).is_err());
+        assert!(outbox.zones.begun().is_empty() && outbox.confirm(4, 2000).is_err());
     }
 
     #[test]
