@@ -3,6 +3,8 @@
 //!
 //! 1. `to_begin_and_to_confirm_moves_borders`
 //! 2. `what_slides_out_behind_begun_ones_leaves_a_gap_that_stays_small`
+//! 3. `what_the_peer_is_too_small_for_leaves_both_zones`
+//! 4. `a_message_in_parts_ends_with_a_frame_that_is_never_empty`
 
 use std::ops::Range;
 
@@ -255,5 +257,50 @@ mod tests {
             assert!(zones.gap == 0 || zones.gap < waiting.len() && !begun.is_empty());
         }
         assert!(!begun.is_empty(), "both zones were used");
+    }
+
+    #[test]
+    fn what_the_peer_is_too_small_for_leaves_both_zones() {
+        let mut zones = Zones::default();
+        let lengths = [4, 5, 3, 6, 7, 4, 0, 9];
+        for length in lengths {
+            zones.append(&vec![b'm'; length]);
+        }
+        let frames =
+            |lengths: &[usize]| lengths.iter().flat_map(|&length| frame(&vec![b'm'; length])).collect::<Vec<u8>>();
+        zones.begin(frames(&lengths[..4]).len());
+        zones.discard(frames(&lengths[4..5]).len());
+        let (begun, waiting) = zones.drop_larger_than(4);
+        assert_eq!((begun.indexes, begun.cost), (vec![1, 3], cost(5) + cost(6)));
+        assert_eq!((waiting.indexes, waiting.cost), (vec![2], cost(9)));
+        assert_eq!((zones.begun(), zones.waiting()), (&frames(&[4, 3])[..], &frames(&[4, 0])[..]));
+        let (begun, waiting) = zones.drop_larger_than(4);
+        assert_eq!((begun, waiting), (Large::default(), Large::default()));
+    }
+
+    #[test]
+    fn a_message_in_parts_ends_with_a_frame_that_is_never_empty() {
+        // The length takes four bytes of the first PART of six. What fits into one needs none.
+        let cases = [(7, vec![2, 5]), (8, vec![2, 6]), (9, vec![2, 6, 1]), (14, vec![2, 6, 6]), (15, vec![2, 6, 6, 1])];
+        for (length, expected) in cases {
+            let payload: Vec<u8> = (0..length).collect();
+            let mut zones = Zones::default();
+            zones.append_parts(&payload, 6);
+            let (mut wire, mut rest) = (Vec::new(), &payload[..]);
+            for (place, bytes) in expected.iter().enumerate() {
+                let (piece, behind) = rest.split_at(*bytes);
+                let header = if behind.is_empty() { encode_header(*bytes) } else { wire::part_header(6) };
+                wire.extend_from_slice(&header);
+                if place == 0 {
+                    wire.extend_from_slice(&encode_header(payload.len()));
+                }
+                wire.extend_from_slice(piece);
+                rest = behind;
+            }
+            assert_eq!(zones.waiting(), wire, "of {length} bytes");
+            zones.append(b"behind");
+            let frame = frame_at(zones.waiting(), 0).unwrap();
+            assert_eq!((frame.length, frame.bytes, frame.piece), (payload.len(), wire.len(), Some(HEADER + 6)));
+        }
     }
 }

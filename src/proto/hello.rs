@@ -479,6 +479,98 @@ mod tests {
         Hello::resume(&options(), 3, KNOWN, standing)
     }
 
+    fn offer() -> Hello {
+        Hello::offer(&options(), 1, 500)
+    }
+
+    #[test]
+    fn nothing_but_a_greeting_is_answered() {
+        for first in (0..=u8::MAX).filter(|first| *first != FIRST_BYTE) {
+            let silent = Answering::new().offered(&[first]).err().unwrap();
+            assert!(matches!(silent, NoAgreement::Silent(_)), "{first:#x}");
+        }
+        let large = [&[FIRST_BYTE][..], &u32::try_from(MAX_HELLO + 1).unwrap().to_be_bytes()[1..]].concat();
+        assert!(
+            matches!(Answering::new().offered(&large), Err(NoAgreement::Refuse(no)) if no.code == refuse::MALFORMED)
+        );
+        let mut dripped = Answering::new();
+        let (last, most) = offer().encode().split_last().map(|(last, most)| (*last, most.to_vec())).unwrap();
+        for byte in most {
+            assert!(dripped.offered(&[byte]).is_ok_and(|heard| heard.is_none()));
+        }
+        assert!(dripped.offered(&[last]).is_ok_and(|heard| heard == Some(offer())));
+    }
+
+    #[test]
+    fn no_ghosts() {
+        let mut ack = Vec::new();
+        wire::encode_ack(wire::Numbers { consumed: 0, credit: 900 }, &mut ack);
+        let mut answering = Answering::new();
+        assert!(answering.confirmed(&ack).is_ok_and(|agreed| agreed.is_none()), "nothing was answered");
+        let answered = || {
+            let mut answering = Answering::new();
+            answering.answer(&offer(), &Hello { session: [8; 16], token: [9; 16], ..offer() });
+            answering
+        };
+        for bytes in 0..ack.len() {
+            assert!(answered().confirmed(&ack[..bytes]).is_ok_and(|agreed| agreed.is_none()), "{bytes} of its bytes");
+        }
+        for kind in [wire::PING, wire::CLOSE, wire::ASK] {
+            assert!(answered().confirmed(&[0x80 | kind, 0, 0, 0]).is_err(), "{kind:#x} is no first frame");
+        }
+        let behind = [&ack[..], b"and more"].concat();
+        let (agreement, rest) = answered().confirmed(&behind).unwrap().unwrap();
+        assert!(agreement.session == [8; 16] && rest == behind);
+    }
+
+    #[test]
+    fn every_offer_that_makes_no_sense_is_refused_with_its_code() {
+        let body = |hello: &Hello| hello.encode()[HEADER..].to_vec();
+        let with = |at: usize, byte: u8| {
+            let mut body = body(&offer());
+            body[at] = byte;
+            body
+        };
+        let cut = body(&offer())[..FIELDS - 1].to_vec();
+        let beyond = [&body(&offer())[..], &[7, 0, 2, 0]].concat();
+        let (session, token) = ([1; 16], [2; 16]);
+        let malformed = [
+            Vec::new(),
+            b"N".to_vec(),
+            with(0, b'n'),
+            cut,
+            beyond,
+            body(&Hello { link: 0, ..offer() }),
+            body(&Hello { session, ..offer() }),
+            body(&Hello { token, ..offer() }),
+        ];
+        // Another major version, and a flag that must be known.
+        let versions = [with(2, 2), with(4, 1), with(5, 0x80)];
+        let settings = [
+            body(&Hello { max_size: 0, ..offer() }),
+            body(&Hello { max_messages: 0, ..offer() }),
+            body(&Hello { hold: 0, ..offer() }),
+            body(&Hello { heartbeat_interval: 0, ..offer() }),
+            body(&Hello { heartbeat_timeout: LEAST_TIMEOUT - 1, ..offer() }),
+        ];
+        let refused = |body: &[u8]| Hello::decode(body).err().map(|refusal| refusal.code);
+        for body in malformed {
+            assert_eq!(refused(&body), Some(refuse::MALFORMED), "{body:?}");
+        }
+        for body in versions {
+            assert_eq!(refused(&body), Some(refuse::VERSION), "{body:?}");
+        }
+        for body in settings {
+            assert_eq!(refused(&body), Some(refuse::SETTINGS), "{body:?}");
+        }
+        // A minor version, flags that need not be known and extensions are skipped.
+        let mut welcome = [&with(3, 9)[..], &[7, 0, 1, 0]].concat();
+        welcome[7] = 1;
+        assert!(Hello::decode(&welcome).is_ok_and(|hello| hello == offer()));
+        let least = Hello { heartbeat_timeout: LEAST_TIMEOUT, ..offer() };
+        assert!(Hello::decode(&body(&least)).is_ok_and(|hello| hello == least));
+    }
+
     #[test]
     fn both_sides_of_a_resume_learn_the_same() {
         let (_, mut asking) = Asking::resume(resume(&DIALLER), DIALLER);
