@@ -3,7 +3,7 @@
 import pytest
 
 from netasync import Closed, Disconnected, Reason, State
-from support.frames import ACK, message
+from support.frames import ACK, CLOSE, message
 from support.native import Refused
 from support.native_world import native_answered, native_call, native_connect, native_dial, native_listener
 from support.wires import OURS
@@ -204,6 +204,36 @@ async def dialled(world):
     await world.outside(peer.answer)
     await world.up(conn)
     return conn, peer, server
+
+
+async def closing_and_unanswered(world):
+    """A dialler that closes with everything confirmed, its peer, which hangs up, and the next link."""
+    conn, peer, server = await dialled(world)
+    world.start_close(conn)
+    await world.outside(lambda: peer.wait_for(CLOSE))
+    peer.close()
+    return conn, peer, await world.outside(server.accept)
+
+
+async def test_a_closing_dialler_that_was_not_answered_says_close_again(world):
+    conn, peer, again = await closing_and_unanswered(world)
+    fields = {"session": peer.ours.session, "token": peer.ours.token}
+    asked = await world.outside(lambda: again.answer_hello(**fields))
+    assert (asked.session, asked.token, asked.link) == (peer.ours.session, peer.ours.token, 2)
+    again.take_up(peer)
+    await world.outside(lambda: again.expect(ACK))
+    await world.outside(again.ack)
+    await world.outside(again.answer_close)
+    end = await world.wait_closed(conn)
+    assert (end.reason, end.undelivered) == (Reason.CLOSED_HERE, 0)
+
+
+async def test_who_came_back_to_say_close_says_nothing_in_a_new_session(world):
+    conn, _, again = await closing_and_unanswered(world)
+    await world.outside(again.answer_hello)
+    assert await world.outside(again.read_to_end) == ([], "eof")
+    end = await world.wait_closed(conn)
+    assert (end.reason, end.undelivered) == (Reason.CLOSED_HERE, 0)
 
 
 async def test_silence_behind_the_greeting_of_a_resume_is_a_break(world):

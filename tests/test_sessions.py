@@ -84,8 +84,9 @@ async def exchange_over_a_cut(world, listener, proxy, offset, direction, how, **
 
 @pytest.mark.parametrize("step", counts(107, 36))
 async def test_a_cut_at_any_byte_of_an_exchange_loses_nothing_and_repeats_nothing(world, step):
-    """F 49 on sockets: 500 offsets on loops and threads together, in the soak on each of them; `tests/simulation`
-    cuts at every byte."""
+    """F 49 on sockets: 500 offsets on loops and threads together, in the soak on each of them.
+
+    `tests/simulation` cuts at every byte."""
     listener = world.listen(0)
     proxy = world.proxy(listener.address)
     for how, direction in itertools.product(["rst", "fin"], ["up", "down"]):
@@ -224,6 +225,29 @@ async def test_a_dialler_that_closes_while_its_link_is_down_comes_back_to_delive
     end = await world.wait_closed(client)
     assert (end.reason, end.undelivered) == (Reason.CLOSED_HERE, 0)
     assert (await world.wait_closed(served)).reason is Reason.CLOSED_BY_PEER
+
+
+async def closed_and_cut(world, offset, direction, **listen):
+    """How both sides end when the client closes, and its link ends so many bytes later."""
+    client, served, listener, proxy = await through_a_proxy(world, listen, close_timeout=20)
+    proxy.cut_after(offset, direction, "rst")
+    world.start_close(client)
+    ends = [await world.wait_closed(conn) for conn in (client, served)]
+    assert listener.stats().accepted == 1, "a ghost"
+    assert ends[0].reason is Reason.CLOSED_HERE
+    assert [end.undelivered for end in ends] == [0, 0]
+    return ends[1].reason
+
+
+@pytest.mark.parametrize("offset", [1, 20, 30])
+@pytest.mark.parametrize("direction", ["up", "down"])
+async def test_a_goodbye_that_a_break_cuts_off_is_said_again(world, offset, direction):
+    assert await closed_and_cut(world, offset, direction) is Reason.CLOSED_BY_PEER
+
+
+async def test_a_goodbye_that_nobody_remembers_makes_no_ghost(world):
+    reason = await closed_and_cut(world, 1, "up", session_timeout=0)
+    assert reason in (Reason.RESET, Reason.TRUNCATED)
 
 
 async def test_an_accepted_side_that_closes_while_its_link_is_down_waits_for_its_peer(world):

@@ -105,8 +105,9 @@ impl Supervisor {
                 Some(match dialed {
                     Ok(dialed) => {
                         let peer = dialed.peer.clone();
+                        let is_resumed = dialed.greeted.as_ref().is_some_and(|greeted| greeted.agreement.is_resumed);
                         self.dialed = Some(Box::new(dialed));
-                        Input::Dialed { peer }
+                        Input::Dialed { peer, is_resumed }
                     }
                     Err(Failure { fault, is_lasting, session }) => {
                         self.link.heed(session);

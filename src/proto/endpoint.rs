@@ -17,7 +17,9 @@
 //!
 //! On ours a side that closes says so behind its last message (`Parting`); the other one answers, behind
 //! what it may still send (`Replying`). Who has said it and heard it is done. The end of the stream in
-//! its place is a break, and who closes comes back from it, or waits, while anything is not confirmed.
+//! its place is a break for a closing side too: a dialler comes back to deliver the rest and to say it
+//! again, or else its peer would hold the session for nobody; an accepted end waits while anything is
+//! not confirmed.
 //!
 //! 1. `a_dialler_ends_only_by_its_own_side`
 //! 2. `an_accepted_end_ends_with_its_session`
@@ -54,8 +56,10 @@ pub enum Input {
     Started {
         peer: String,
     },
+    /// `is_resumed`: the session goes on, which only our wire has.
     Dialed {
         peer: String,
+        is_resumed: bool,
     },
     DialFailed(Fault),
     /// No dial will fare better soon: the next one waits the longest back-off.
@@ -232,7 +236,11 @@ impl Endpoint {
             (New, Input::Started { .. }, Dialler) => self.dial(),
             (New, Input::Started { peer }, Accepted) => self.up(peer, facts, now),
 
-            (Dialling, Input::Dialed { peer }, _) => self.up(peer, facts, now),
+            // It came back to take its leave, and nobody is there who knows it.
+            (Dialling, Input::Dialed { is_resumed: false, .. }, _) if self.has_only_goodbyes(facts) => {
+                self.end_closing(facts)
+            }
+            (Dialling, Input::Dialed { peer, .. }, _) => self.up(peer, facts, now),
             (Dialling, Input::SessionOver(_), _) if self.closing.is_some() => self.end_closing(facts),
             (Dialling, Input::DialFailed(fault) | Input::SessionOver(fault), _) => {
                 self.dial_failed(fault, Wait::Backoff, facts, now)

@@ -313,6 +313,9 @@ impl End {
         if let Some(asked) = self.asked.take() {
             network.close(asked.wire, 0, now);
         }
+        if let Some(dialed) = self.dialed.take() {
+            network.close(dialed.wire, dialed.side, now);
+        }
         match self.link.take() {
             // Unread bytes would become a reset, which can overtake our last words.
             Some(link) if has_parted => network.part(link.wire, link.side),

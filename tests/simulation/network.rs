@@ -150,6 +150,12 @@ impl Network {
         self.wires.len() - 1
     }
 
+    /// The newest connection breaks when so many bytes more of that direction have arrived.
+    pub fn cut_in(&mut self, (direction, bytes, cut): (Side, usize, Cut)) {
+        let newest = self.wires.last_mut().expect("a connection");
+        newest[direction].cut_in = Some((bytes, cut));
+    }
+
     pub fn read(&mut self, wire: usize, side: Side, limit: usize) -> Read {
         let pipe = &mut self.wires[wire][1 - side];
         assert_eq!(pipe.reader, Reader::Open, "a closed socket is never read");

@@ -293,6 +293,29 @@ fn a_closing_server_waits_for_the_return() {
 }
 
 #[test]
+fn a_goodbye_cut_at_any_byte_is_said_again() {
+    for (direction, bytes) in (0..2).flat_map(|direction| (0..80).map(move |bytes| (direction, bytes))) {
+        for (cut, session_timeout) in [(Cut::Fin, 20), (Cut::Reset, 20), (Cut::Fin, 0), (Cut::Reset, 0)] {
+            let mut setup = exchange();
+            setup.options[1].session_timeout = Duration::from_secs(session_timeout);
+            let mut world = world(setup);
+            // Everything is confirmed, and the link is quiet.
+            world.run_until(3_000);
+            assert_eq!(world.dialler.stats().confirmed, 20);
+            world.network.cut_in((direction, bytes, cut));
+            world.at(3_000, Act::Close(0)).run_until(3_000 + 2 * u64::try_from(CLOSE_TIMEOUT.as_millis()).unwrap());
+            let told = format!("{direction} cut at {bytes} by {cut:?}, sessions held for {session_timeout} s");
+            assert_eq!(end_of(&world.dialler), (Reason::ClosedHere, 0), "{told}");
+            assert_eq!(world.accepted.len(), 1, "no ghost: {told}");
+            let (reason, undelivered) = end_of(&world.accepted[0]);
+            let is_gone = session_timeout == 0 && matches!(reason, Reason::Eof | Reason::Reset | Reason::Truncated);
+            assert!(undelivered == 0 && (reason == Reason::ClosedByPeer || is_gone), "{reason:?}: {told}");
+            world.check_deliveries();
+        }
+    }
+}
+
+#[test]
 fn closing_at_every_byte_and_broken_leaves_no_doubt() {
     for (closer, direction) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
         for bytes in 88..1700 {
@@ -320,7 +343,9 @@ fn closing_at_every_byte_and_broken_leaves_no_doubt() {
             let taken = messages(to, |stream| assert!(stream == from.stream || closer == 1));
             assert!(taken.starts_with(&from.application.accepted), "{told}");
             if closer == 0 && !world.accepted[0].is_ended() {
-                // All was confirmed and nobody had to come back: the server learns the end from its clock.
+                // It closed while its link was down, and had nothing to come back for: the server learns the
+                // end from its clock.
+                assert!(world.dialler.closing_since == world.dialler.ended_at, "{told}");
                 world.run_until(40_000);
             }
             let server = &world.accepted[0];

@@ -253,7 +253,8 @@ impl World {
             return;
         }
         let dialed = Dialed { wire, side: 0, greeted: None };
-        self.dialler.linked(dialed, Input::Dialed { peer: String::from("server") }, &mut self.network, self.now);
+        let input = Input::Dialed { peer: String::from("server"), is_resumed: false };
+        self.dialler.linked(dialed, input, &mut self.network, self.now);
     }
 
     /// The dialler's greeting goes on.
@@ -264,8 +265,10 @@ impl World {
         match asked.run(network, now) {
             None => return false,
             Some(Ok(greeted)) => {
+                let is_resumed = greeted.agreement.is_resumed;
                 let dialed = Dialed { wire, side: 0, greeted: Some(greeted) };
-                self.dialler.linked(dialed, Input::Dialed { peer: String::from("server") }, network, now);
+                let input = Input::Dialed { peer: String::from("server"), is_resumed };
+                self.dialler.linked(dialed, input, network, now);
             }
             Some(Err(failure)) => {
                 assert!(!failure.is_lasting, "{:?} at a greeting of our own", failure.fault);

@@ -275,6 +275,41 @@ fn a_closing_dialler_with_something_left_comes_back_whatever_broke_its_link() {
 }
 
 #[test]
+fn a_closing_dialler_that_was_not_answered_comes_back_to_say_close_again() {
+    every_step(|step| {
+        let life = step.path.life;
+        let is_parting = step.before.phase() == Phase::Parting { is_heard: false };
+        let is_break = matches!(step.input, Choice::Broke | Choice::Eof | Choice::PeerClosed(close::FAULT));
+        if life.reconnects && life.is_dialler() && is_parting && is_break {
+            assert!(matches!(step.after.phase(), Phase::Resting { .. }), "{:?} in {:?}", step.input, step.path);
+        }
+    });
+}
+
+#[test]
+fn who_came_back_to_say_close_makes_no_ghost_of_a_new_session() {
+    let (none, now) = (Facts::default(), Moment::ZERO);
+    let returned = || {
+        let mut dialler = DIALLER.start();
+        for input in [Choice::Started, Choice::Dialed, Choice::Close, Choice::Eof] {
+            dialler.step(input.input(), none, now);
+        }
+        assert_eq!(dialler.step(Input::Looked, none, now + TICK), [Order::Dial]);
+        dialler
+    };
+    let orders = returned().step(Choice::Dialed.input(), none, now + TICK);
+    let [Order::HangUp, Order::Deliver(Event::Closed(end))] = &orders[..] else {
+        panic!("{orders:?}");
+    };
+    assert_eq!((end.reason, end.undelivered), (Reason::ClosedHere, 0));
+    let more = Facts { queued: 1, ..none };
+    for (input, facts) in [(Choice::Resumed, none), (Choice::Dialed, more)] {
+        let orders = returned().step(input.input(), facts, now + TICK);
+        assert!(matches!(&orders[..], [Order::Deliver(Event::Connected(_)), Order::SayClose { .. }]), "{orders:?}");
+    }
+}
+
+#[test]
 fn who_breaks_the_rules_is_told_and_who_blames_us_is_not_blamed_in_turn() {
     every_step(|step| {
         let is_up = matches!(step.before.phase(), Phase::Up { .. });

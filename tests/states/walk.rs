@@ -82,7 +82,10 @@ pub struct Path {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Choice {
     Started,
+    /// A link, and no session that went on.
     Dialed,
+    /// One that carries on the session.
+    Resumed,
     DialFailed,
     Rejected,
     /// REFUSE 6.
@@ -100,9 +103,10 @@ pub enum Choice {
     Abort,
 }
 
-const CHOICES: [Choice; 19] = [
+const CHOICES: [Choice; 20] = [
     Choice::Started,
     Choice::Dialed,
+    Choice::Resumed,
     Choice::DialFailed,
     Choice::Rejected,
     Choice::SessionOver,
@@ -128,7 +132,8 @@ impl Choice {
         let peer = String::new();
         match self {
             Self::Started => Input::Started { peer },
-            Self::Dialed => Input::Dialed { peer },
+            Self::Dialed => Input::Dialed { peer, is_resumed: false },
+            Self::Resumed => Input::Dialed { peer, is_resumed: true },
             Self::DialFailed => Input::DialFailed(fault(Reason::Refused)),
             Self::Rejected => Input::Rejected(fault(Reason::Rejected)),
             Self::SessionOver => Input::SessionOver(fault(Reason::ClosedByPeer)),
@@ -228,7 +233,10 @@ fn replay(path: &Path) -> (Endpoint, Moment) {
 /// Each input with each set of facts, now, soon and late.
 fn inputs(life: Life, phase: Phase, now: Moment) -> impl Iterator<Item = (Choice, Facts, Moment)> {
     let is_ours_alone = |input: &Choice| {
-        matches!(input, Choice::PeerClosed(_) | Choice::SessionOver | Choice::Returned | Choice::Expired)
+        matches!(
+            input,
+            Choice::PeerClosed(_) | Choice::Resumed | Choice::SessionOver | Choice::Returned | Choice::Expired
+        )
     };
     let choices = CHOICES.into_iter().filter(move |input| life.is_ours() || !is_ours_alone(input));
     choices.flat_map(move |input| {
@@ -244,7 +252,7 @@ pub fn is_legal(life: Life, phase: Phase, input: Choice) -> bool {
     match input {
         Choice::Started => phase == Phase::New,
         Choice::Dialed | Choice::DialFailed | Choice::Rejected => phase == Phase::Dialling && life.is_dialler(),
-        Choice::SessionOver => phase == Phase::Dialling && life.is_dialler() && life.is_ours(),
+        Choice::Resumed | Choice::SessionOver => phase == Phase::Dialling && life.is_dialler() && life.is_ours(),
         Choice::Returned | Choice::Expired => matches!(phase, Phase::Absent { .. }),
         Choice::BrokeRules if matches!(phase, Phase::Absent { .. }) => true,
         Choice::Broke | Choice::BrokeRules => has_link(phase),
@@ -271,8 +279,9 @@ fn sign(endpoint: &Endpoint, path: &Path, now: Moment) -> String {
     let sent_away = sent_away.map(|(_, _, at)| now.saturating_sub(*at).min(2 * TICK));
     let phase = name(endpoint.phase());
     // Whether the session is over, since the last link came up.
+    let is_up = |input| matches!(input, Choice::Dialed | Choice::Resumed);
     let ends = |input: Choice| matches!(input, Choice::PeerClosed(code) if code != close::FAULT);
-    let last = path.steps.iter().rev().map(|(input, ..)| *input).find(|input| ends(*input) || *input == Choice::Dialed);
+    let last = path.steps.iter().rev().map(|(input, ..)| *input).find(|input| ends(*input) || is_up(*input));
     let is_over = last.is_some_and(ends);
     let until = match endpoint.phase() {
         Phase::Absent { until } => Some(until.saturating_sub(now)),

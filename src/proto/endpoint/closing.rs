@@ -1,7 +1,7 @@
 //! How an end takes its leave: what it does when it closes, when its peer does, and when a link breaks in
 //! the middle of that.
 
-use super::{Closing, Endpoint, Facts, Order, Phase, Role, Wait, say};
+use super::{Closing, Endpoint, Facts, Order, Phase, Role, Wait, is_void, say};
 use crate::proto::Moment;
 use crate::proto::backoff::Backoff;
 use crate::proto::control::After;
@@ -17,12 +17,12 @@ impl Endpoint {
         self.broke(fault, Wait::Backoff, now, facts, now)
     }
 
-    /// A closing side's link broke before both had taken their leave: a dialler comes back and an accepted
-    /// end waits, while the other side may still take something.
+    /// A closing side's link broke before both had taken their leave: a dialler comes back, be it only to say
+    /// CLOSE again, and an accepted end waits while the other side may still take something.
     pub(super) fn broke_parting(&mut self, fault: Fault, is_heard: bool, facts: Facts, now: Moment) -> Vec<Order> {
         let has_left = match self.role {
             Role::Dialler if is_heard => facts.unconfirmed > 0 && facts.goes_again && !self.is_over,
-            Role::Dialler => facts.is_worth_a_dial(),
+            Role::Dialler => facts.is_worth_a_dial() || !is_void(&fault),
             // A dialler that has said CLOSE takes nothing more, and learns the rest from the tombstone.
             Role::Accepted => !is_heard && facts.undelivered() > 0 && self.keeps(&fault),
         };
@@ -116,16 +116,22 @@ impl Endpoint {
         if goodbye.code == close::FAULT && self.role == Role::Accepted {
             return self.broke_parting(fault, is_heard, facts, now);
         }
-        if is_heard || !facts.is_worth_a_dial() || self.role == Role::Accepted {
+        let has_left = facts.is_worth_a_dial() || goodbye.code == close::FAULT;
+        if is_heard || !has_left || self.role == Role::Accepted {
             return self.end_closing(facts);
         }
-        // It comes back to deliver the rest.
+        // It comes back to deliver the rest, or to say CLOSE again.
         let mut orders = vec![Order::HangUp];
         if goodbye.code != close::FAULT {
             orders.extend(self.over());
         }
         orders.extend(self.rest(fault, Wait::Backoff, facts, now));
         orders
+    }
+
+    /// A closing end that has nothing to deliver any more.
+    pub(super) fn has_only_goodbyes(&self, facts: Facts) -> bool {
+        self.closing.is_some() && facts.undelivered() == 0
     }
 
     pub(super) fn answer(&mut self, facts: Facts, now: Moment) -> Vec<Order> {
