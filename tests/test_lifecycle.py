@@ -174,7 +174,7 @@ CYCLES = """
     def with_a_runtime_of_its_own():
         runtime = netasync.Runtime()
         own = na.listen(0, runtime=runtime)
-        client = na.connect(own.address, runtime=runtime)
+        client = na.connect(own.address, runtime=runtime, reconnect=None)
         assert isinstance(client.recv(timeout=30), netasync.Connected)
         runtime.blocking.shutdown()
 

@@ -18,8 +18,8 @@
 //! On ours a side that closes says so behind its last message (`Parting`); the other one answers, behind
 //! what it may still send (`Replying`). Who has said it and heard it is done. The end of the stream in
 //! its place is a break for a closing side too: a dialler comes back to deliver the rest and to say it
-//! again, or else its peer would hold the session for nobody; an accepted end waits while anything is
-//! not confirmed.
+//! again, or else its peer would hold the session for nobody, though for that alone it dials but once; an
+//! accepted end waits while anything is not confirmed.
 //!
 //! 1. `a_dialler_ends_only_by_its_own_side`
 //! 2. `an_accepted_end_ends_with_its_session`
@@ -354,6 +354,9 @@ impl Endpoint {
     }
 
     fn dial_failed(&mut self, fault: Fault, wait: Wait, facts: Facts, now: Moment) -> Vec<Order> {
+        if self.has_only_goodbyes(facts) {
+            return self.end_closing(facts);
+        }
         self.failed += 1;
         self.rest(fault, wait, facts, now)
     }

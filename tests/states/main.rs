@@ -287,7 +287,7 @@ fn a_closing_dialler_that_was_not_answered_comes_back_to_say_close_again() {
 }
 
 #[test]
-fn who_came_back_to_say_close_makes_no_ghost_of_a_new_session() {
+fn who_comes_back_to_say_close_makes_no_ghost_and_tries_but_once() {
     let (none, now) = (Facts::default(), Moment::ZERO);
     let returned = || {
         let mut dialler = DIALLER.start();
@@ -297,11 +297,13 @@ fn who_came_back_to_say_close_makes_no_ghost_of_a_new_session() {
         assert_eq!(dialler.step(Input::Looked, none, now + TICK), [Order::Dial]);
         dialler
     };
-    let orders = returned().step(Choice::Dialed.input(), none, now + TICK);
-    let [Order::HangUp, Order::Deliver(Event::Closed(end))] = &orders[..] else {
-        panic!("{orders:?}");
-    };
-    assert_eq!((end.reason, end.undelivered), (Reason::ClosedHere, 0));
+    for input in [Choice::Dialed, Choice::DialFailed, Choice::Rejected, Choice::SessionOver] {
+        let orders = returned().step(input.input(), none, now + TICK);
+        let [Order::HangUp, Order::Deliver(Event::Closed(end))] = &orders[..] else {
+            panic!("{input:?}: {orders:?}");
+        };
+        assert_eq!((end.reason, end.undelivered), (Reason::ClosedHere, 0));
+    }
     let more = Facts { queued: 1, ..none };
     for (input, facts) in [(Choice::Resumed, none), (Choice::Dialed, more)] {
         let orders = returned().step(input.input(), facts, now + TICK);
