@@ -496,11 +496,13 @@ async def test_a_thread_in_select_reads_its_connections_itself(world):
         peer.send(b"warm")
         assert await world.select(*conns) == (conn, b"warm")
     (runtime,) = threads_named("netasync")
-    before = times_woken(runtime)
+    before, began = times_woken(runtime), time.monotonic()
     for number in range(1000):
         peers[number % 5].send(b"%d" % number)
         assert await world.select(*conns) == (conns[number % 5], b"%d" % number)
-    assert times_woken(runtime) - before < 200
+    # The runtime looks after each connection now and then, every 50 ms: a slow machine is longer at it.
+    looks = 5 * (time.monotonic() - began) / 0.05
+    assert times_woken(runtime) - before < 200 + looks
 
 
 @ORIGINAL

@@ -230,6 +230,8 @@ async def test_a_dialler_that_closes_while_its_link_is_down_comes_back_to_delive
 async def closed_and_cut(world, offset, direction, **listen):
     """How both sides end when the client closes, and its link ends so many bytes later."""
     client, served, listener, proxy = await through_a_proxy(world, listen, close_timeout=20)
+    # The pings of the beginning are answered, and nothing but the goodbye travels.
+    await world.eventually(lambda: client.latency is not None and served.latency is not None)
     proxy.cut_after(offset, direction, "rst")
     world.start_close(client)
     ends = [await world.wait_closed(conn) for conn in (client, served)]
