@@ -6,6 +6,7 @@
 #     make check    formatting, lints, types, stubs
 #     make fuzz     every parser against invented input, SECONDS=30 each
 #     make bench    netasync beside its peers: tables of speed, memory and CPU time
+#     make instructions  what a message costs in processor instructions, by valgrind: noise does not touch it
 #     make soak     the tests that take minutes, with full counts
 #     make test-races   the races of threads and loops, in thousands of orders of their steps
 #     make wheel    a release wheel for the default Python, under dist/
@@ -18,7 +19,7 @@
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test test-rust test-races check check-rust check-python fuzz bench soak wheel clean FORCE
+.PHONY: help demo test test-rust test-races check check-rust check-python fuzz bench instructions soak wheel clean FORCE
 SHELL := /bin/sh
 
 TARGET := $(or $(CARGO_TARGET_DIR),target)
@@ -85,6 +86,9 @@ check-python: .venv/check/installed
 
 bench: .venv/bench/installed
 	.venv/bench/bin/python -m bench $(ARGS)
+
+instructions: .venv/bench/installed
+	.venv/bench/bin/python tools/instructions.py $(ARGS)
 
 SECONDS ?= 30
 fuzz:
