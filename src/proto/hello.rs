@@ -225,7 +225,8 @@ pub fn refused(refusal: &Refusal, asked_for_session: bool) -> Failure {
     };
     let session = match (goodbye.code, consumed) {
         _ if !asked_for_session => Fate::Kept,
-        (refuse::CLOSED, Some(consumed)) => Fate::Over { consumed: *consumed },
+        // Where it does not say what was consumed, it settles nothing.
+        (refuse::CLOSED, consumed) => Fate::Over { consumed: consumed.unwrap_or(0) },
         (refuse::TOKEN | refuse::MALFORMED | refuse::IDENTITY, _) => Fate::Void,
         _ => Fate::Kept,
     };
@@ -632,5 +633,7 @@ mod tests {
             assert_eq!(refused(&refuse(code), true).session, fate, "{code}");
             assert_eq!(refused(&refuse(code), false).session, Fate::Kept, "{code}");
         }
+        let silent = wire::refusal(&[0, 6]).unwrap();
+        assert_eq!(refused(&silent, true).session, Fate::Over { consumed: 0 }, "over, though it counts nothing");
     }
 }

@@ -156,16 +156,17 @@ pub fn control(kind: u8, body: &[u8]) -> Result<Control, Fault> {
     }
 }
 
-/// Reads the body of REFUSE. One whose session is over says first what was consumed of it.
+/// Reads the body of REFUSE. One whose session is over says first what was consumed of it; where that is missing
+/// it is over all the same.
 ///
 /// # Errors
-/// `PROTOCOL` when not even its numbers are there.
+/// `PROTOCOL` when not even the code is there.
 pub fn refusal(body: &[u8]) -> Result<Refusal, Fault> {
     let goodbye = goodbye(body)?;
     if goodbye.code != refuse::CLOSED {
         return Ok(Refusal { goodbye, consumed: None });
     }
-    let consumed = Some(word(body, 2)?);
+    let consumed = word(body, 2).ok();
     let words = text(body.get(10..).unwrap_or_default());
     Ok(Refusal { goodbye: Goodbye { words, ..goodbye }, consumed })
 }
