@@ -14,7 +14,8 @@ from support.peer import split_target
 from support.waiting import DEADLINE
 from support.wires import OURS
 
-pytestmark = OURS
+#: One loop and threads: what runs beside them is another process, and costs its start.
+pytestmark = [OURS, pytest.mark.faces("asyncio", "threads")]
 
 CLIENT = pathlib.Path(__file__).parent / "peers" / "client.mjs"
 LARGE = 2**20

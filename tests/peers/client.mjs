@@ -45,7 +45,7 @@ export class Client {
     this.ended = new Promise((resolve) => { this.end = resolve; });
     this.count();
     this.dial();
-    this.clock = setInterval(() => this.tick(), Math.min(50, this.interval / 4));
+    this.clock = setInterval(() => this.tick(), Math.min(50, this.interval / 4, this.takeEvery || 50));
   }
 
   /** §3.3: a new session, both sides count from 0. */

@@ -19,6 +19,7 @@ from support.frames import (
     CLOSE,
     HELLO,
     MESSAGE,
+    NOBODY,
     PART,
     PING,
     PONG,
@@ -122,6 +123,9 @@ class NativePeer(RawPeer):
         """As a listener: hear HELLO and answer with one, for a new session; return what was heard."""
         asked = self.hear_hello()
         self.say_hello(**{"session": os.urandom(16), "token": os.urandom(16), "link": asked.link, **fields})
+        if asked.session not in (NOBODY, self.ours.session):
+            # What the dialler granted to the session that it asked for counts in no other one.
+            self.heard = (0, 0)
         return asked
 
     def answer(self, **fields: Any) -> Hello:
