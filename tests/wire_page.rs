@@ -13,6 +13,7 @@ use netasync::proto::halves::{Front, Opened, Receiver, Sender};
 use netasync::proto::hello::{Agreement, Answering, Asking, Hello, refusal, refuse};
 use netasync::proto::options::{self, Options, Settings};
 use netasync::proto::receipts::Goal;
+use netasync::proto::session::TELL_WITHIN;
 use netasync::proto::standing::{Known, Standing};
 use netasync::proto::wire::{self, Frame, Goodbye, Numbers, close};
 use netasync::proto::{Moment, cost};
@@ -131,6 +132,8 @@ fn limits_table() -> String {
         ("longest body of every other control frame", bytes(*bodies.first().unwrap())),
         ("longest body of HELLO", bytes(longest_hello())),
         ("a longer message travels in PARTs", bytes(wire::MAX_PART)),
+        ("cost of an empty message", cost(0).to_string()),
+        ("a consumption is reported within", format!("{} ms", TELL_WITHIN.as_millis())),
         ("default of `max_size`", bytes(options.max_size)),
         ("default of the window, and of `hold`", format!("{} of cost", size(options.read_buffer.max_bytes))),
         ("default of `max_messages`", grouped(options.read_buffer.count)),
@@ -413,6 +416,25 @@ fn the_tables_of_the_page_are_what_the_code_says() {
         return;
     }
     assert_eq!(page, expected, "NETASYNC_WRITE_DOCS=1 cargo test --no-default-features --test wire_page");
+}
+
+#[test]
+fn the_page_has_every_frame_and_every_code() {
+    let page = std::fs::read_to_string(PAGE).unwrap();
+    let (_, sessions) = page.split_once("## 2. ").unwrap();
+    let (handshake, _) = sessions.split_once("## 3. ").unwrap();
+    let (_, ending) = page.split_once("## 7. ").unwrap();
+    let names = ["HELLO", "PING", "PONG", "ACK", "PART", "CLOSE", "REFUSE", "ASK", "MOVE"];
+    for (kind, name) in (wire::HELLO..=wire::MOVE).zip(names) {
+        assert!(handshake.contains(&format!("\n| {kind:#04x} | {name} | ")), "{name}");
+    }
+    for code in refuse::VERSION..=refuse::IDENTITY {
+        assert!(handshake.contains(&format!("\n| {code} | ")), "REFUSE {code}");
+    }
+    for code in [close::DONE, close::FAULT, close::ABORTED, close::BUSY, close::VOID] {
+        assert!(ending.contains(&format!("\n| {code} | ")), "CLOSE {code}");
+    }
+    assert!(ending.contains(&format!("\n| {}, and every unknown code | ", close::LEAVING)));
 }
 
 #[test]
