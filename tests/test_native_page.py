@@ -1,19 +1,29 @@
-"""Sentences of `docs/wire.md` that no other test shows, as a peer that was written from the page alone sees them."""
+"""Sentences of `docs/wire.md` that no other test shows, as a peer written from the page alone sees them."""
 
 import pytest
 
 from netasync import Reason, State
-from support.frames import ACK, AMPLE, CLOSE, HELLO, NOBODY, PART, Hello, control, cost, in_parts, move, read_close
+from support.frames import (
+    ACK,
+    AMPLE,
+    CLOSE,
+    HELLO,
+    NOBODY,
+    Hello,
+    control,
+    cost,
+    in_parts,
+    move,
+    read_close,
+)
 from support.native import Refused
 from support.native_world import (
     RARELY,
     native_answer,
     native_answered,
     native_call,
-    native_connect,
     native_dial,
     native_dialled,
-    native_listener,
 )
 from support.wires import OURS
 
@@ -99,7 +109,9 @@ async def test_a_session_that_is_over_is_found_before_its_old_link(world):
 # 2.4: what a dialler does next
 
 
-@pytest.mark.parametrize(("code", "keeps"), [(1, True), (4, True), (5, True), (7, True), (8, False), (99, True)])
+@pytest.mark.parametrize(
+    ("code", "keeps"), [(1, True), (4, True), (5, True), (7, True), (8, False), (99, True)]
+)
 async def test_a_dialler_keeps_or_forgets_its_session_as_the_code_says(world, code, keeps):
     conn, peer, server = await native_dialled(world, reconnect=0.01)
     peer.close()

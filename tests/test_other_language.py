@@ -70,7 +70,7 @@ def lengths_of(rng, count, most):
 
 
 def cuts(rng, count):
-    """Where links end: behind so many bytes, in this direction, in this way; two of them in a large message."""
+    """Where links end: behind so many bytes, in this direction, in this way; two in a large message."""
     ways = [(rng.choice(("up", "down")), rng.choice(("rst", "fin"))) for _ in range(count)]
     small = [(rng.randrange(1, rng.choice((300, 3000))), *way) for way in ways]
     return [*small, (LARGE // 2, "up", "rst"), (LARGE // 2, "down", "fin")]

@@ -286,6 +286,7 @@ export class Client {
 
   broke() {
     this.isUp = false;
+    this.isOver ||= this.heardClose !== null && (!this.isClosing || !this.kept.length); // §7.3
     if (!this.isOver) return void setTimeout(() => this.dial(), this.backOff);
     clearInterval(this.clock);
     this.taken.push(...this.inbox); // who answers delivers
