@@ -2,7 +2,7 @@
 
 import pytest
 
-from netasync import Reason, State
+from netasync import Disconnected, Reason, State
 from support.frames import (
     ACK,
     AMPLE,
@@ -104,6 +104,27 @@ async def test_a_session_that_is_over_is_found_before_its_old_link(world):
     await world.wait_closed(conn)
     refuse = await refused(world, listener, Hello(**known(peer, link=1)).frame())
     assert (refuse.code, refuse.consumed) == (6, 0)
+
+
+async def test_who_is_refused_may_write_on_and_still_reads_the_refusal(world):
+    listener = world.listen(0)
+    peer = await native_dial(world, listener.address)
+    peer.send_bytes(Hello(major=2).frame())
+    with pytest.raises(Refused) as caught:
+        await world.outside(peer.hear_hello)
+    assert caught.value.refuse.code == 1
+    for _ in range(16):
+        await world.outside(peer.send_bytes, bytes(65_536))
+    peer.half_close()
+    assert await world.outside(peer.recv_to_end) == (b"", "eof")
+
+
+async def test_a_session_that_was_voided_is_over(world):
+    listener = world.listen(0)
+    conn, peer = await native_call(world, listener)
+    assert (await refused(world, listener, Hello(**known(peer, received=1)).frame())).code == 2
+    await world.wait_closed(conn)
+    assert (await refused(world, listener, Hello(**known(peer, link=3)).frame())).code == 6
 
 
 # 2.4: what a dialler does next
@@ -246,6 +267,29 @@ async def test_a_closer_that_waits_for_credit_and_is_told_close_says_its_own(wor
         peer.half_close()
         end = await world.wait_closed(conn)
         assert (end.reason, end.undelivered) == (Reason.CLOSED_HERE, 1)
+
+
+@pytest.mark.parametrize("code", [0, 1, 4, 77])
+async def test_a_graceful_close_of_any_code_is_answered_with_it(world, code):
+    _, peer = await native_answered(world)
+    peer.say_close(code)
+    assert read_close(await world.outside(peer.wait_for, CLOSE))[0] == code
+    peer.half_close()
+    assert (await world.outside(peer.read_to_end))[1] == "eof"
+
+
+@pytest.mark.parametrize(
+    ("code", "keeps"), [(0, False), (1, False), (2, True), (3, False), (4, False), (5, False)]
+)
+async def test_a_dialler_asks_for_its_session_again_only_if_the_code_of_close_left_it(world, code, keeps):
+    conn, peer, server = await native_dialled(world, reconnect=0.01)
+    peer.say_close(code)
+    peer.half_close()
+    assert isinstance(await world.recv(conn), Disconnected)
+    again = await world.outside(server.accept)
+    asked = await world.outside(again.hear_hello)
+    assert asked.session == (peer.ours.session if keeps else NOBODY)
+    again.close()
 
 
 async def test_behind_its_close_a_side_still_confirms(world):
