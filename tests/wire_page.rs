@@ -276,7 +276,7 @@ impl Conversation {
         self.dialler.up(&agreement);
         let bytes = self.dialler.write();
         self.show('>', &bytes);
-        let (agreement, rest) = answering.confirmed(&bytes).unwrap().unwrap();
+        let (agreement, rest) = answering.confirmed(&bytes).ok().flatten().unwrap();
         self.listener.up(&agreement);
         self.listener.read(&rest);
     }
