@@ -1,5 +1,9 @@
 """Bad input: wrong arguments raise at the call and name the limit; what a peer does never raises."""
 
+import array
+import ctypes
+import mmap
+
 import pytest
 
 import netasync
@@ -7,7 +11,12 @@ from netasync import Backoff, Buffer, Reason, State
 from support.hostile import STRANGERS, noise, throw
 from support.peer import frame, header
 from support.process import resident_bytes
-from support.wires import ORIGINAL
+from support.wires import ORIGINAL, OURS
+
+try:
+    import numpy  # here, since it starts threads
+except ImportError:
+    numpy = None
 
 NOWHERE = "127.0.0.1:1"
 
@@ -158,13 +167,63 @@ async def test_only_bytes_like_objects_can_be_sent(world, data):
     assert await world.outside(peer.recv) == b"good"
 
 
+def scattered():
+    """Buffers whose bytes do not lie in the order of C, from everything that exports such."""
+    yield memoryview(b"abcdef")[::2]
+    yield memoryview(bytearray(b"abcdef"))[::-1]
+    yield memoryview(array.array("i", range(6)))[::2]
+    yield memoryview((ctypes.c_char * 6)())[1::2]
+    yield memoryview(mmap.mmap(-1, 16))[::4]
+    if numpy is not None:
+        grid = numpy.arange(12, dtype="u1").reshape(3, 4)
+        yield from (grid[:, ::2], grid.T, numpy.asfortranarray(grid), grid[::-1])
+        yield from (memoryview(grid.T), memoryview(numpy.asfortranarray(grid)))
+
+
 @ORIGINAL
-async def test_a_view_that_is_not_contiguous_is_refused(world):
+async def test_what_is_not_contiguous_is_a_value_error_of_the_same_words_whatever_it_comes_from(world):
     conn, peer, _ = await world.dialled()
-    with pytest.raises((BufferError, TypeError, ValueError)):
-        await world.send(conn, memoryview(b"abcdef")[::2])
+    told = set()
+    for data in scattered():
+        for call in (
+            lambda data=data: world.send(conn, data),
+            lambda data=data: world.send_many(conn, [data]),
+            lambda data=data: conn.send_nowait(data),
+        ):
+            with pytest.raises(ValueError, match="C-contiguous") as refused:
+                pending = call()
+                await pending
+            told.add((type(refused.value), str(refused.value)))
+    assert len(told) == 1, told
     await world.send(conn, b"good")
     assert await world.outside(peer.recv) == b"good"
+
+
+@OURS
+async def test_with_confirm_it_is_the_same(world):
+    conn, _, _ = await world.pair()
+    with pytest.raises(ValueError, match="C-contiguous"):
+        await world.send(conn, memoryview(b"abcdef")[::2], confirm="received")
+
+
+@ORIGINAL
+async def test_a_buffer_that_is_gone_keeps_the_words_of_its_owner(world):
+    conn, _, _ = await world.dialled()
+    view, mapped = memoryview(b"abc"), mmap.mmap(-1, 16)
+    view.release()
+    mapped.close()
+    for data, words in ((view, "released"), (mapped, "closed")):
+        with pytest.raises(ValueError, match=words):
+            await world.send(conn, data)
+
+
+@OURS
+async def test_a_message_may_be_empty_on_our_wire(world):
+    client, served, _ = await world.pair()
+    assert await world.send(client, b"") is True
+    assert await world.send_many(client, [b"", bytearray()]) == 2
+    assert await world.send(client, b"", confirm="received") is True
+    assert await world.take(served, 4) == [b""] * 4
 
 
 @ORIGINAL
@@ -201,6 +260,124 @@ async def test_a_timeout_that_makes_no_sense_is_told_at_the_call(world, timeout)
     assert await world.recv(conn) == b"x"
 
 
+NO_TIMEOUTS = [
+    ("1", TypeError, "timeout must be a number of seconds, not str"),
+    (True, TypeError, "timeout must be a number of seconds, not bool"),
+    (b"1", TypeError, "timeout must be a number of seconds, not bytes"),
+    ([1], TypeError, "timeout must be a number of seconds, not list"),
+    (-1, ValueError, "timeout must be at least 0 s, not -1 s"),
+    (-0.5, ValueError, "timeout must be at least 0 s, not -0.5 s"),
+    (float("nan"), ValueError, "timeout must be at least 0 s, not nan s"),
+    (float("-inf"), ValueError, "timeout must be at least 0 s, not -inf s"),
+    (10**400, ValueError, "timeout is out of range: too large for a float"),
+]
+
+
+@ORIGINAL
+@pytest.mark.parametrize(("timeout", "error", "words"), NO_TIMEOUTS, ids=lambda value: f"{value!s:.9}")
+async def test_every_call_that_waits_names_the_timeout_that_makes_no_sense(world, timeout, error, words):
+    conn = world.connect(NOWHERE)
+    listener = world.listen()
+    runtime = netasync.Runtime()
+    in_threads = [
+        *[getattr(conn, name) for name in ("recv", "flush", "finish", "close", "wait_closed", "wait_connected")],
+        *[getattr(listener, name) for name in ("accept", "close", "wait_closed")],
+        *[conn.read_chan.recv, conn.write_chan.close, listener.accept_chan.accept, listener.accept_chan.close],
+        lambda timeout: conn.recv_many(1, timeout),
+        lambda timeout: conn.send(b"x", timeout),
+        lambda timeout: conn.send_many([b"x"], timeout),
+        lambda timeout: netasync.blocking.select(conn, timeout=timeout),
+        runtime.blocking.shutdown,
+    ]
+    in_tasks = [conn.finish, lambda timeout: netasync.select(conn, timeout=timeout), runtime.shutdown]
+    for call in in_tasks if world.face.awaited else in_threads:
+        with pytest.raises(error) as told:
+            waiting = call(timeout=timeout)
+            await waiting
+        assert (type(told.value), str(told.value)) == (error, words)
+    # None of them has begun anything.
+    assert runtime.running and conn.stats().accepted == 0
+    assert await world.send(conn, b"x") is True
+    world.connect(listener.address)
+    assert await world.accept(listener)
+    conn.abort()
+
+
+async def test_a_timeout_without_end_waits_for_the_end(world):
+    for forever in (float("inf"), 1e300, 1e18):
+        client, served, _ = await world.pair()
+        await world.send(client, b"x")
+        finishing = world.spawn(world.finish(client, forever))
+        await world.settle(finishing)
+        receiving = world.spawn(_recv_within(world, served, forever))
+        assert await world.join(receiving) == b"x"
+        assert await world.join(finishing) == 0
+        runtime = netasync.Runtime()
+        conn = world.connect(client.peer, runtime=runtime)
+        await world.shutdown(runtime, timeout=forever)
+        assert (await world.wait_closed(conn)).reason is Reason.SHUTDOWN
+
+
+async def _recv_within(world, conn, seconds):
+    if world.face.awaited:
+        chan, item = await netasync.select(conn, timeout=seconds)
+        assert chan is conn
+        return world.note(conn, item)
+    return world.note(conn, conn.recv(timeout=seconds))
+
+
+async def test_a_limit_that_is_no_integer_is_named(world):
+    conn = world.connect(NOWHERE)
+    for limit, error, words in (
+        ("5", TypeError, "limit must be an integer, not str"),
+        (True, TypeError, "limit must be an integer, not bool"),
+        (5.0, TypeError, "limit must be an integer, not float"),
+        (None, TypeError, "limit must be an integer, not NoneType"),
+        (2**70, ValueError, "limit is out of range: beyond 64 bits"),
+    ):
+        with pytest.raises(error) as told:
+            await world.recv_many(conn, limit)
+        assert (type(told.value), str(told.value)) == (error, words)
+
+
+@OURS
+async def test_what_names_one_of_several_choices_is_told_all_of_them(world):
+    conn = world.connect(NOWHERE)
+    for confirm in (True, False, 1, b"received"):
+        with pytest.raises(TypeError) as told:
+            await world.send(conn, b"x", confirm=confirm)
+        kind = type(confirm).__name__
+        assert str(told.value) == f"confirm must be 'received', 'consumed' or None, not {kind}"
+    with pytest.raises(ValueError, match="^confirm must be 'received', 'consumed' or None, not "):
+        await world.send(conn, b"x", confirm="delivered")
+    for call, options, words in (
+        (world.connect, {"protocol": 5}, "protocol must be 'netasync' or 'net.async', not int"),
+        (world.listen, {"protocol": 5}, "protocol must be 'netasync', 'net.async' or 'auto', not int"),
+        (
+            world.connect,
+            {"on_new_session": True},
+            "on_new_session must be 'redeliver' or 'discard', not bool",
+        ),
+    ):
+        with pytest.raises(TypeError) as told:
+            call(NOWHERE, **options)
+        assert str(told.value) == words
+    with pytest.raises(TypeError) as told:
+        Backoff(jitter=None)
+    assert str(told.value) == "jitter must be 'full' or 'none', not NoneType"
+    assert conn.stats().accepted == 0
+
+
+@pytest.mark.parametrize("module", [netasync, netasync.blocking], ids=["aio", "blocking"])
+def test_the_class_of_a_handle_says_which_call_makes_one(module):
+    for arguments in ((), ("localhost:9988",), (None, None)):
+        with pytest.raises(TypeError, match=r"use connect\(\)"):
+            module.Connection(*arguments)
+    for arguments in ((), (0,), ("localhost", 9988)):
+        with pytest.raises(TypeError, match=r"use listen\(\)"):
+            module.Listener(*arguments)
+
+
 @pytest.mark.parametrize(
     ("make", "words"),
     [
@@ -222,14 +399,18 @@ def test_a_buffer_or_back_off_that_makes_no_sense_is_told_at_the_call(make, word
 
 
 def test_buffers_and_back_offs_want_numbers():
-    for make in (
-        lambda: Buffer.fixed("3"),
-        lambda: Buffer.fixed(1.5),
-        lambda: Buffer.fixed(3, max_bytes="x"),
-        lambda: Backoff(initial="1"),
+    for make, words in (
+        (lambda: Buffer.fixed("3"), "count must be an integer, not str"),
+        (lambda: Buffer.dropping(1.5), "count must be an integer, not float"),
+        (lambda: Buffer.sliding(True), "count must be an integer, not bool"),
+        (lambda: Buffer.fixed(3, max_bytes="x"), "max_bytes must be an integer, not str"),
+        (lambda: Backoff(initial="1"), "initial must be a number, not str"),
+        (lambda: Backoff(factor=None), "factor must be a number, not NoneType"),
+        (lambda: Backoff(maximum=True), "maximum must be a number, not bool"),
     ):
-        with pytest.raises(TypeError):
+        with pytest.raises(TypeError) as told:
             make()
+        assert str(told.value) == words
 
 
 def test_options_are_keyword_only():

@@ -1,10 +1,15 @@
 """Closing: what was accepted is delivered before the end, within its time, and abort ends now."""
 
+import asyncio
+import pathlib
+import warnings
+
 import pytest
 
-from netasync import Buffer, Closed, ClosedError, Connected, Reason, State
+from netasync import Buffer, Closed, ClosedError, Connected, Reason, State, UndeliveredWarning
+from support import faces
 from support.peer import RawPeer, frame
-from support.wires import ORIGINAL
+from support.wires import ORIGINAL, OURS
 
 ROOMY = Buffer.fixed(10_000, max_bytes=2**28)
 
@@ -292,6 +297,100 @@ async def test_async_with_gives_the_handle_itself(world):
     async with conn as entered:
         assert entered is conn
         assert isinstance(await world.recv(conn), Connected)
+
+
+# The end is returned, and said where nobody looks at it
+
+
+async def test_closing_returns_the_end(world):
+    conn = world.connect(world.reserved_port().address, close_timeout=0.1)
+    await world.send(conn, b"1", b"2")
+    end = await world.close(conn)
+    assert (type(end), end.reason, end.undelivered) == (Closed, Reason.CLOSE_TIMEOUT, 2)
+    assert await world.close(conn) == end == await world.end(conn)
+    listener = world.listen()
+    assert await world.close(listener) == Closed(reason=Reason.CLOSED_HERE)
+    again = world.listen()
+    if world.face.awaited:
+        again.accept_chan.close()
+    else:
+        assert again.accept_chan.close() == Closed(reason=Reason.CLOSED_HERE)
+        assert conn.write_chan.close() == end
+
+
+async def test_leaving_a_block_with_undelivered_messages_warns_once_and_names_target_and_count(world):
+    port = world.reserved_port()
+    conn = world.connect(port.address, close_timeout=0.1)
+    await world.send(conn, b"1", b"2", b"3")
+    with pytest.warns(UndeliveredWarning, match=f"^3 messages to {port.address} left undelivered: ") as told:
+        await world.leave(conn)
+    assert [pathlib.Path(one.filename) for one in told] == [pathlib.Path(faces.__file__)]  # whose block it is
+    await world.leave(conn)
+    with faces.blocking(conn):
+        pass
+    assert issubclass(UndeliveredWarning, UserWarning)
+
+
+async def test_one_message_is_one_message(world):
+    port = world.reserved_port()
+    conn = world.connect(("127.0.0.1", port.port), close_timeout=0.1)
+    await world.send(conn, b"1")
+    with pytest.warns(UndeliveredWarning, match=f"^1 message to 127.0.0.1:{port.port} left undelivered"):
+        await world.leave(conn)
+
+
+@OURS
+async def test_leaving_an_accepted_connection_warns_too_and_names_its_peer(world):
+    listener = world.listen(close_timeout=0.1)
+    proxy = world.proxy(listener.address)
+    client = world.connect(proxy.address)
+    served = await world.accept(listener)
+    await world.up(client), await world.up(served)
+    peer = served.peer
+    proxy.refuse()
+    proxy.cut("rst")
+    await world.down(served)
+    await world.send(served, b"x")
+    with pytest.warns(UndeliveredWarning, match=f"^1 message to {peer} left undelivered"):
+        await world.leave(served)
+
+
+@pytest.mark.parametrize("why", ["discard", "abort", "delivered"])
+async def test_leaving_a_block_warns_of_nothing_where_nothing_is_missed(world, why):
+    listener = world.listen()
+    target = listener.address if why == "delivered" else world.reserved_port().address
+    choice = "discard" if why == "discard" else "redeliver"
+    conn = world.connect(target, close_timeout=0.1 if why == "discard" else 20, on_new_session=choice)
+    await world.send(conn, b"x")
+    if why == "abort":
+        conn.abort()
+    await world.leave(conn)
+    assert (await world.wait_closed(conn)).undelivered == (0 if why == "delivered" else 1)
+
+
+async def test_an_exception_that_leaves_a_block_is_not_hidden_by_the_warning(world):
+    conn = world.connect(world.reserved_port().address, close_timeout=0.1)
+    await world.send(conn, b"x")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(LookupError, match="more important"):
+            await world.leave(conn, LookupError("more important"))
+    other = world.connect(world.reserved_port().address, close_timeout=0.1)
+    await world.send(other, b"x")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(UndeliveredWarning):
+            await world.leave(other)
+    assert (conn.state, other.state) == (State.CLOSED, State.CLOSED)
+
+
+@pytest.mark.faces("asyncio", "uvloop")
+async def test_a_task_that_is_cancelled_in_its_block_warns_and_stays_cancelled(world):
+    conn = world.connect(world.reserved_port().address, close_timeout=0.1)
+    await world.send(conn, b"x")
+    waiting = world.spawn(world.leave(conn, asyncio.CancelledError()))
+    with pytest.warns(UndeliveredWarning), pytest.raises(asyncio.CancelledError):
+        await waiting
 
 
 # Accepted handles

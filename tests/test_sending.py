@@ -1,6 +1,10 @@
 """Sending: what is accepted, what is not, and what each call says about it."""
 
 import array
+import asyncio
+import itertools
+import queue
+import threading
 
 import pytest
 
@@ -123,6 +127,103 @@ async def test_send_many_sends_all_of_an_iterable_and_counts(world):
     assert await world.send_many(conn, iter(payloads)) == 3000
     assert await world.outside(peer.recv_many, 3000) == payloads
     assert await world.send_many(conn, []) == 0
+
+
+#: Nothing but the call itself makes anything go out: no heartbeat comes along within a test.
+SILENT = {"heartbeat_interval": 3000}
+
+
+@pytest.mark.faces("threads")
+async def test_what_an_iterator_gave_goes_out_before_it_is_waited_for(world):
+    client, served, _ = await world.pair(connect=SILENT)
+    source = queue.Queue()
+    sending = world.spawn(world.send_many(client, iter(source.get, None)))
+    try:
+        for number in range(5):
+            source.put(b"%d" % number)
+            assert await world.recv(served) == b"%d" % number
+    finally:
+        source.put(None)
+    assert await world.join(sending) == 5
+
+
+@ORIGINAL
+@pytest.mark.parametrize("size", [5, 300_000])
+async def test_a_generator_that_waits_for_the_peer_hears_from_it_though_it_holds_the_loop(world, size):
+    conn, peer, _ = await world.dialled(write_buffer=Buffer.fixed(10, max_bytes=2**26), **SILENT)
+
+    def messages():
+        for number in range(5):
+            yield bytes([number]) * size
+            assert peer.recv() == bytes([number]) * size
+
+    assert await world.send_many(conn, messages()) == 5
+
+
+async def test_what_is_told_of_a_message_from_an_iterator_is_true_before_the_next_one_is_asked_for(world):
+    client, _, _ = await world.pair(connect=SILENT)
+
+    def messages():
+        for number in range(1, 6):
+            before = client.stats().bytes_sent
+            yield bytes(100)
+            stats = client.stats()
+            assert (stats.accepted, stats.queued) == (number, 0)
+            assert stats.bytes_sent >= before + 100
+
+    assert await world.send_many(client, messages()) == 5
+
+
+@ORIGINAL
+@pytest.mark.faces("asyncio", "uvloop")
+async def test_what_the_same_turn_has_sent_goes_out_before_an_iterator_is_waited_for(world):
+    conn, peer, _ = await world.dialled(**SILENT)
+
+    def messages():
+        yield b"3"
+        assert peer.recv_many(3) == [b"1", b"2", b"3"]
+
+    await conn.send(b"1")
+    await conn.send(b"2")  # corked
+    assert await conn.send_many(messages()) == 1
+
+
+@pytest.mark.faces("threads")
+async def test_the_timeout_of_send_many_holds_for_an_iterator_that_is_slow(world):
+    client, _, _ = await world.pair()
+    never = threading.Event()
+
+    def messages():
+        for number in itertools.count():
+            never.wait(0.01)
+            yield b"%d" % number
+
+    with pytest.raises(TimeoutError) as stopped:
+        await world.send_many(client, messages(), timeout=0.1)
+    assert 0 < stopped.value.accepted < 512
+
+
+@pytest.mark.faces("asyncio", "uvloop")
+async def test_an_iterator_that_is_slow_leaves_others_their_turns_on_the_loop(world):
+    client, _, _ = await world.pair()
+    turns, never = [], threading.Event()
+
+    async def take_turns():
+        while True:
+            turns.append(len(turns))
+            await asyncio.sleep(0)
+
+    def messages():
+        for _ in range(5):
+            never.wait(0.02)
+            yield b"%d" % len(turns)
+
+    others = world.spawn(take_turns())
+    await world.settle(others)
+    before = len(turns)
+    assert await client.send_many(messages()) == 5
+    others.cancel()
+    assert len(turns) >= before + 4
 
 
 async def test_send_many_counts_only_what_a_dropping_buffer_accepted(world):

@@ -5,14 +5,22 @@ stays valid, reconnects by itself and tells you: `Connected`, `Disconnected` and
 you read. Everything here is for asyncio; `netasync.blocking` is the same for threads.
 """
 
-import atexit
-import os
+import atexit as _atexit
+import os as _os
 
-from . import blocking
-from ._native import Backoff, Buffer, after_fork_in_child, flush_at_exit
+from . import _native, blocking
+from ._native import Backoff, Buffer, __version__
 from .aio import Connection, Listener, Runtime, connect, listen
 from .channels import AcceptChannel, ReadChannel, WriteChannel
-from .errors import BufferEmpty, BufferFull, ClosedError, ForkedError, MessageTooLarge, NetasyncError
+from .errors import (
+    BufferEmpty,
+    BufferFull,
+    ClosedError,
+    ForkedError,
+    MessageTooLarge,
+    NetasyncError,
+    UndeliveredWarning,
+)
 from .selecting import select
 from .values import Closed, Connected, Disconnected, Event, Item, ListenerStats, Reason, State, Stats
 
@@ -39,6 +47,7 @@ __all__ = [
     "Runtime",
     "State",
     "Stats",
+    "UndeliveredWarning",
     "WriteChannel",
     "blocking",
     "connect",
@@ -47,5 +56,10 @@ __all__ = [
 ]
 
 # What was accepted is written for at most 250 ms; then the process ends, whatever is still connected.
-atexit.register(flush_at_exit)
-os.register_at_fork(after_in_child=after_fork_in_child)
+_atexit.register(_native.flush_at_exit)
+_os.register_at_fork(after_in_child=_native.after_fork_in_child)
+
+
+def __dir__() -> list[str]:
+    """What is for users; the modules in which it is declared are not."""
+    return sorted([*__all__, *(name for name in globals() if name.startswith("__"))])

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from . import _native
 from ._native import Await, Backoff, Buffer
 from .channels import AcceptChannel, ReadChannel, WriteChannel
-from .errors import ForkedError
+from .errors import ForkedError, warn_of_undelivered
 from .values import Closed
 
 if TYPE_CHECKING:
@@ -64,7 +64,11 @@ def connect(
             interval and 0.1; None is four intervals and at least 20.
         open_timeout: seconds for one attempt, name lookup included.
         close_timeout: seconds that closing takes at most.
-        max_size: bytes of the largest message, in both directions, at most 2**27 - 1.
+        max_size: bytes of the largest message that the peer may send, at most 2**27 - 1; it is told so when
+            the two greet each other. What may be sent is up to the peer's own `max_size`, as it was told last;
+            before the first greeting ours counts in its place, and what the peer turns out not to take is
+            given up and counted (`Stats.lost`). On `net.async`, which has no greeting, ours counts in both
+            directions.
         read_buffer: what may wait to be received; a number is `Buffer.fixed` of it.
         write_buffer: what may wait to be sent; a number is `Buffer.fixed` of it.
         protocol: the wire; `"netasync"` is ours, `"net.async"` that of the Clojure library.
@@ -183,8 +187,8 @@ class Connection(_native.TaskConnection):
         the message.
 
         Args:
-            data: any C-contiguous bytes-like object of 1 to `max_size` bytes; its content at the call is
-                what is sent.
+            data: any C-contiguous bytes-like object of at most the peer's `max_size` bytes; its content at
+                the call is what is sent. It may be empty, but not on `net.async`.
             confirm: what to wait for beyond that: `"received"`, the peer process holds it, or `"consumed"`,
                 its application has taken it. On `net.async`, which confirms nothing, a `ValueError`.
 
@@ -193,7 +197,9 @@ class Connection(_native.TaskConnection):
             discarded it, or it was lost with its session (`on_new_session="discard"`).
 
         Raises:
-            MessageTooLarge: `data` is above `max_size`.
+            MessageTooLarge: `data` is above the peer's `max_size`; before the first greeting, and on
+                `net.async`, above our own. With `confirm` also when the greeting came later and says so.
+            ValueError: `data` is not C-contiguous, or is empty on `net.async`.
             ClosedError: the connection has ended.
         """
         if confirm is not None:
@@ -205,6 +211,10 @@ class Connection(_native.TaskConnection):
 
     async def send_many(self, iterable: Iterable[BytesLike]) -> int:
         """Send many, crossing into Rust once for each batch.
+
+        A sequence (`list`, `tuple` or another `collections.abc.Sequence`) is sent in batches. Any other
+        iterable may wait for its next item, and holds the loop for as long as it does, so what it gave goes
+        out before it is asked for more: each item by itself, which takes longer.
 
         Whatever ends it early, cancelling included: the messages before that stay accepted, and the
         exception's `accepted` says for how many `send` would have said True.
@@ -255,10 +265,14 @@ class Connection(_native.TaskConnection):
         """
         self._close()
 
-    async def aclose(self) -> None:
-        """Close, and wait until that is done. Cancelling leaves it to go on by itself."""
+    async def aclose(self) -> Closed:
+        """Close, and wait until that is done. Cancelling leaves it to go on by itself.
+
+        Returns:
+            The `Closed` value; its `undelivered` says how many messages are not known to be held by the peer.
+        """
         self._close()
-        await self._wait_closed()
+        return await self._wait_closed()
 
     async def wait_connected(self) -> Connected | Closed:
         """Wait until the link is up. Takes nothing; cancelling changes nothing.
@@ -292,11 +306,13 @@ class Connection(_native.TaskConnection):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            await self.aclose()
+            closed = await self.aclose()
         except ForkedError:
             # What leaves the block in a forked child says more: a SystemExit, say.
             if kind is None:
                 raise
+        else:
+            warn_of_undelivered(self, closed, error)
 
     @property
     def read_chan(self) -> ReadChannel:
@@ -330,10 +346,14 @@ class Listener(_native.TaskListener):
         """
         self._close()
 
-    async def aclose(self) -> None:
-        """Stop listening, and wait until the port is free. Cancelling leaves it to go on by itself."""
+    async def aclose(self) -> Closed:
+        """Stop listening, and wait until the port is free. Cancelling leaves it to go on by itself.
+
+        Returns:
+            The `Closed` value.
+        """
         self._close()
-        await self._wait_closed()
+        return await self._wait_closed()
 
     async def wait_closed(self) -> Closed:
         """Wait until the port is free and return the `Closed` value. Cancelling changes nothing."""
@@ -383,7 +403,7 @@ class Runtime(_native.Runtime):
         Safe to repeat. Cancelling leaves it to go on by itself.
 
         Args:
-            timeout: seconds, after which what is left is aborted.
+            timeout: seconds, after which what is left is aborted; 0 aborts at once, `inf` waits for ever.
         """
         await self._wait_shutdown(timeout)
         self._join()

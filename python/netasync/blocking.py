@@ -2,6 +2,10 @@
 
 Every waiting call is native, takes `timeout=` in seconds (`TimeoutError` when it is over; None waits for
 ever) and is interrupted by Ctrl-C within 100 ms, leaving the handle usable.
+
+A thread that waits here keeps the process alive when the main thread is over, as one in `queue.Queue.get`
+does: Python waits for all threads that are no daemons. Close its handle, give it a `timeout=`, or make it a
+`daemon=True` thread, which the end of the process does not wait for.
 """
 
 from __future__ import annotations
@@ -11,7 +15,7 @@ from typing import TYPE_CHECKING, ParamSpec
 
 from . import _native, aio
 from ._native import select
-from .errors import ForkedError
+from .errors import ForkedError, warn_of_undelivered
 from .values import Closed
 
 if TYPE_CHECKING:
@@ -67,11 +71,13 @@ class Connection(_native.ThreadConnection):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            self.close()
+            closed = self.close()
         except ForkedError:
             # What leaves the block in a forked child says more: a SystemExit, say.
             if kind is None:
                 raise
+        else:
+            warn_of_undelivered(self, closed, error)
 
     @property
     def read_chan(self) -> ReadChannel:
@@ -126,11 +132,14 @@ class Listener(_native.ThreadListener):
 class Runtime:
     """The thread behind connections and listeners, as threads see it."""
 
-    __slots__ = ("_runtime",)
+    __slots__ = ("__weakref__", "_runtime")
 
     def __init__(self, runtime: aio.Runtime) -> None:
         """Made by `Runtime.blocking`."""
         self._runtime = runtime
+
+    def __repr__(self) -> str:
+        return repr(self._runtime).replace("netasync.", f"{__name__}.", 1)
 
     @property
     def running(self) -> bool:
@@ -144,7 +153,7 @@ class Runtime:
         Safe to repeat. Ctrl-C interrupts the wait; shutting down goes on.
 
         Args:
-            timeout: seconds, after which what is left is aborted.
+            timeout: seconds, after which what is left is aborted; 0 aborts at once, `inf` waits for ever.
         """
         self._runtime._shutdown(timeout)
 
@@ -155,9 +164,9 @@ class Runtime:
 
 
 class ReadChannel:
-    """The receiving side of a connection, for threads."""
+    """The receiving side of a connection, for threads. `recv`, `recv_many` and `recv_nowait` are the connection's."""
 
-    __slots__ = ("_connection", "recv", "recv_many", "recv_nowait")
+    __slots__ = ("__weakref__", "_connection", "recv", "recv_many", "recv_nowait")
 
     def __init__(self, connection: Connection) -> None:
         """Made by `Connection.read_chan`. Its calls are the connection's own."""
@@ -184,6 +193,9 @@ class ReadChannel:
         """For `select`."""
         return self._connection
 
+    def __repr__(self) -> str:
+        return f"<{__name__}.ReadChannel of {self._connection!r}>"
+
     def __eq__(self, other: object) -> bool:
         return isinstance(other, ReadChannel) and other._connection is self._connection
 
@@ -194,7 +206,7 @@ class ReadChannel:
 class WriteChannel:
     """The sending side of a connection, for threads."""
 
-    __slots__ = ("_connection",)
+    __slots__ = ("__weakref__", "_connection")
 
     def __init__(self, connection: Connection) -> None:
         """Made by `Connection.write_chan`."""
@@ -218,14 +230,17 @@ class WriteChannel:
         """As `Connection.send_many`."""
         return self._connection.send_many(iterable, timeout)
 
-    def close(self, timeout: float | None = None) -> None:
+    def close(self, timeout: float | None = None) -> Closed:
         """Close the connection: as `Connection.close`."""
-        self._connection.close(timeout)
+        return self._connection.close(timeout)
 
     @property
     def aio(self) -> channels.WriteChannel:
         """The same channel for asyncio."""
         return self._connection.aio.write_chan
+
+    def __repr__(self) -> str:
+        return f"<{__name__}.WriteChannel of {self._connection!r}>"
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, WriteChannel) and other._connection is self._connection
@@ -237,7 +252,7 @@ class WriteChannel:
 class AcceptChannel:
     """The accepting side of a listener, for threads."""
 
-    __slots__ = ("_listener",)
+    __slots__ = ("__weakref__", "_listener")
 
     def __init__(self, listener: Listener) -> None:
         """Made by `Listener.accept_chan`."""
@@ -251,9 +266,9 @@ class AcceptChannel:
         """As `Listener.accept_nowait`."""
         return self._listener.accept_nowait()
 
-    def close(self, timeout: float | None = None) -> None:
+    def close(self, timeout: float | None = None) -> Closed:
         """Close the listener: as `Listener.close`."""
-        self._listener.close(timeout)
+        return self._listener.close(timeout)
 
     @property
     def aio(self) -> channels.AcceptChannel:
@@ -268,6 +283,9 @@ class AcceptChannel:
     def _source(self) -> Listener:
         """For `select`."""
         return self._listener
+
+    def __repr__(self) -> str:
+        return f"<{__name__}.AcceptChannel of {self._listener!r}>"
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, AcceptChannel) and other._listener is self._listener
@@ -297,3 +315,8 @@ listen = _listen(aio.listen)
 
 _native.register(aio.Connection, Connection)
 _native.register_listeners(aio.Listener, Listener)
+
+
+def __dir__() -> list[str]:
+    """What is for users."""
+    return sorted([*__all__, *(name for name in globals() if name.startswith("__"))])

@@ -19,7 +19,7 @@ __all__ = ["AcceptChannel", "ReadChannel", "WriteChannel"]
 class ReadChannel:
     """The receiving side of a connection."""
 
-    __slots__ = ("_connection",)
+    __slots__ = ("__weakref__", "_connection")
 
     def __init__(self, connection: Connection) -> None:
         """Made by `Connection.read_chan`."""
@@ -55,6 +55,9 @@ class ReadChannel:
         """For `select`."""
         return self._connection
 
+    def __repr__(self) -> str:
+        return f"<netasync.ReadChannel of {self._connection!r}>"
+
     def __eq__(self, other: object) -> bool:
         return isinstance(other, ReadChannel) and other._connection is self._connection
 
@@ -65,7 +68,7 @@ class ReadChannel:
 class WriteChannel:
     """The sending side of a connection."""
 
-    __slots__ = ("_connection",)
+    __slots__ = ("__weakref__", "_connection")
 
     def __init__(self, connection: Connection) -> None:
         """Made by `Connection.write_chan`."""
@@ -92,6 +95,9 @@ class WriteChannel:
         """The same channel for threads."""
         return self._connection.blocking.write_chan
 
+    def __repr__(self) -> str:
+        return f"<netasync.WriteChannel of {self._connection!r}>"
+
     def __eq__(self, other: object) -> bool:
         return isinstance(other, WriteChannel) and other._connection is self._connection
 
@@ -102,7 +108,7 @@ class WriteChannel:
 class AcceptChannel:
     """The accepting side of a listener."""
 
-    __slots__ = ("_listener",)
+    __slots__ = ("__weakref__", "_listener")
 
     def __init__(self, listener: Listener) -> None:
         """Made by `Listener.accept_chan`."""
@@ -133,6 +139,9 @@ class AcceptChannel:
     def _source(self) -> Listener:
         """For `select`."""
         return self._listener
+
+    def __repr__(self) -> str:
+        return f"<netasync.AcceptChannel of {self._listener!r}>"
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, AcceptChannel) and other._listener is self._listener

@@ -12,12 +12,30 @@ The network never raises. What a peer or the world does is a value, `Disconnecte
 
 Built-in exceptions stand for the rest: `TimeoutError` for a `timeout=` that ran out, `TypeError` and
 `ValueError` for a wrong argument, `OSError` for an address that cannot be bound.
+
+`UndeliveredWarning` is a warning, and raises only where warnings are turned into errors.
 """
+
+from __future__ import annotations
 
 import asyncio
 import queue
+import warnings
+from typing import TYPE_CHECKING
 
-__all__ = ["BufferEmpty", "BufferFull", "ClosedError", "ForkedError", "MessageTooLarge", "NetasyncError"]
+if TYPE_CHECKING:
+    from ._native import Connection
+    from .values import Closed
+
+__all__ = [
+    "BufferEmpty",
+    "BufferFull",
+    "ClosedError",
+    "ForkedError",
+    "MessageTooLarge",
+    "NetasyncError",
+    "UndeliveredWarning",
+]
 
 
 class NetasyncError(Exception):
@@ -84,3 +102,30 @@ class ForkedError(NetasyncError):
     """
 
     __module__ = "netasync"
+
+
+class UndeliveredWarning(UserWarning):
+    """A connection that was left has messages of which it is not known that the peer holds them.
+
+    Given once for each connection, as its `async with` or `with` block is left: its `Closed` is seen by nobody
+    there. The text names the target and the count. Where that is known, `aclose()` and `blocking.close()` return
+    the `Closed`; `abort()`, and `on_new_session="discard"`, say that it does not matter, and nothing is given then.
+    """
+
+    __module__ = "netasync"
+
+
+def warn_of_undelivered(connection: Connection, closed: Closed, error: BaseException | None) -> None:
+    """Say what the block that is being left did not deliver; `error` is what leaves it."""
+    count = closed.undelivered
+    target = connection._undelivered_to() if count else None
+    if target is None:
+        return
+    messages = "1 message" if count == 1 else f"{count} messages"
+    text = f"{messages} to {target} left undelivered: {closed.reason}"
+    try:
+        warnings.warn(text, UndeliveredWarning, stacklevel=3)
+    except UndeliveredWarning:
+        # Warnings are errors here; what leaves the block says more.
+        if error is None:
+            raise

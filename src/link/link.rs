@@ -321,6 +321,12 @@ impl Link {
         self.end(reason);
     }
 
+    /// Whether it ended by an `abort` on this side.
+    pub fn was_aborted(&self) -> bool {
+        let ended_so = self.status.lock().closed.as_ref().is_some_and(|closed| closed.reason == Reason::Aborted);
+        ended_so && self.tx().is_aborted
+    }
+
     /// Shows Closed, unless it has been shown.
     pub(super) fn end(&self, reason: Reason) {
         let status = self.status();

@@ -307,7 +307,7 @@ impl Listener {
         let oldest = if admission == Admission::Replace { queue.waiting.pop_front() } else { None };
         queue.refused += u64::from(oldest.is_some());
         let options = Options { protocol, ..self.options.clone() };
-        let handle = Handle::new(runtime.accepted(dialed, options));
+        let handle = Handle::new(runtime.accepted(dialed, options), None);
         handle.link.sit(self.seats.take());
         if let (Some(sessions), Some(known), Some(number)) = (&self.sessions, known, number) {
             sessions.enter(known, number, &handle.link);

@@ -3,15 +3,18 @@
 use std::mem::MaybeUninit;
 use std::time::Duration;
 
-use pyo3::exceptions::{PyBufferError, PyTypeError, PyValueError};
+use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyBytes, PyFloat, PyInt};
+use pyo3::types::{PyBool, PyBytes, PyFloat, PyInt, PyString};
 
 use super::events::error_class;
 use crate::link::link::Link;
 use crate::proto::options::{Invalid, Protocol};
 use crate::proto::receipts::Goal;
+
+/// A hundred years: longer than anybody waits.
+const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
 impl From<Invalid> for PyErr {
     fn from(Invalid(text): Invalid) -> Self {
@@ -27,8 +30,8 @@ pub enum Payload<'py> {
 
 impl<'py> Payload<'py> {
     /// # Errors
-    /// `TypeError` when `data` is not a C-contiguous bytes-like object; `ValueError` when it is empty;
-    /// `MessageTooLarge` when it is above `max_size`.
+    /// `TypeError` when `data` is no bytes-like object; `ValueError` when it is not C-contiguous, or empty on a wire
+    /// that cannot say so; `MessageTooLarge` when it is above `max_size`.
     pub fn new(data: &Bound<'py, PyAny>, link: &Link) -> PyResult<Self> {
         let payload = match data.cast::<PyBytes>() {
             Ok(bytes) => Self::Bytes(bytes.clone()),
@@ -85,15 +88,23 @@ pub struct View {
 
 impl View {
     fn new(data: &Bound<'_, PyAny>) -> PyResult<Self> {
+        Self::of(data, ffi::PyBUF_SIMPLE).map_err(|error| {
+            // Each exporter has words of its own for what is not contiguous. That it is, and that nothing else
+            // is wrong, shows where it exports the same with its strides.
+            let is_bytes_like = !error.is_instance_of::<PyTypeError>(data.py());
+            if is_bytes_like && Self::of(data, ffi::PyBUF_FULL_RO).is_ok() {
+                return PyValueError::new_err("data must be C-contiguous; bytes(data) makes a copy that is");
+            }
+            error
+        })
+    }
+
+    fn of(data: &Bound<'_, PyAny>, flags: std::ffi::c_int) -> PyResult<Self> {
         let mut view: Box<MaybeUninit<ffi::Py_buffer>> = Box::new(MaybeUninit::zeroed());
         // SAFETY: `data` is alive, `view` is writable; on success the exporter has filled it.
-        let status = unsafe { ffi::PyObject_GetBuffer(data.as_ptr(), view.as_mut_ptr(), ffi::PyBUF_SIMPLE) };
+        let status = unsafe { ffi::PyObject_GetBuffer(data.as_ptr(), view.as_mut_ptr(), flags) };
         if status != 0 {
-            let error = PyErr::fetch(data.py());
-            if error.is_instance_of::<PyBufferError>(data.py()) {
-                return Err(PyTypeError::new_err("data must be a C-contiguous bytes-like object"));
-            }
-            return Err(error);
+            return Err(PyErr::fetch(data.py()));
         }
         // SAFETY: PyObject_GetBuffer returned 0.
         let view = unsafe { view.assume_init() };
@@ -118,36 +129,58 @@ impl Drop for View {
     }
 }
 
-/// An integer argument: no bool, no float, and out of range is a `ValueError`.
-#[derive(Debug, Clone, Copy)]
-pub struct Integer(pub i64);
+/// An argument that may be missing, where None would not stand for that.
+pub struct Given<'py>(Option<Bound<'py, PyAny>>);
 
-impl<'py> FromPyObject<'_, 'py> for Integer {
-    type Error = PyErr;
+impl Given<'_> {
+    pub const MISSING: Self = Self(None);
 
-    fn extract(value: Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
-        if !is_integer(&value) {
-            return Err(PyTypeError::new_err(format!("an integer is needed, not {}", kind(&value))));
-        }
-        let out_of_range = |_| PyValueError::new_err(String::from("the number is out of range: beyond 64 bits"));
-        value.extract().map(Self).map_err(out_of_range)
+    pub fn number(&self, name: &str, default: f64) -> PyResult<f64> {
+        self.0.as_ref().map_or(Ok(default), |value| number(value, name))
+    }
+
+    pub fn choice(&self, name: &str, choices: &str, default: &str) -> PyResult<String> {
+        self.0.as_ref().map_or_else(|| Ok(default.to_owned()), |value| choice(value, name, choices))
     }
 }
 
-/// A number of seconds, or any other real number: no bool, and out of range is a `ValueError`.
-#[derive(Debug, Clone, Copy)]
-pub struct Number(pub f64);
-
-impl<'py> FromPyObject<'_, 'py> for Number {
+impl<'py> FromPyObject<'_, 'py> for Given<'py> {
     type Error = PyErr;
 
     fn extract(value: Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
-        if !is_number(&value) {
-            return Err(PyTypeError::new_err(format!("a number is needed, not {}", kind(&value))));
-        }
-        let out_of_range = |_| PyValueError::new_err(String::from("the number is out of range: too large for a float"));
-        value.extract().map(Self).map_err(out_of_range)
+        Ok(Self(Some(value.to_owned())))
     }
+}
+
+/// An integer: no bool, no float, and out of range is a `ValueError`.
+pub fn integer(value: &Bound<'_, PyAny>, name: &str) -> PyResult<i64> {
+    if !is_integer(value) {
+        return Err(PyTypeError::new_err(format!("{name} must be an integer, not {}", kind(value))));
+    }
+    value.extract().map_err(|_| PyValueError::new_err(format!("{name} is out of range: beyond 64 bits")))
+}
+
+/// A real number: no bool, and out of range is a `ValueError`.
+pub fn number(value: &Bound<'_, PyAny>, name: &str) -> PyResult<f64> {
+    real(value, name, "a number")
+}
+
+/// The same, of seconds.
+pub fn seconds(value: &Bound<'_, PyAny>, name: &str) -> PyResult<f64> {
+    real(value, name, "a number of seconds")
+}
+
+fn real(value: &Bound<'_, PyAny>, name: &str, what: &str) -> PyResult<f64> {
+    if !is_number(value) {
+        return Err(PyTypeError::new_err(format!("{name} must be {what}, not {}", kind(value))));
+    }
+    value.extract().map_err(|_| PyValueError::new_err(format!("{name} is out of range: too large for a float")))
+}
+
+/// One of several words, which the message names. Whether it is one of them is for the caller to see.
+pub fn choice(value: &Bound<'_, PyAny>, name: &str, choices: &str) -> PyResult<String> {
+    let wrong = |_| PyTypeError::new_err(format!("{name} must be {choices}, not {}", kind(value)));
+    Ok(value.cast::<PyString>().map_err(wrong)?.to_cow()?.into_owned())
 }
 
 pub fn is_integer(value: &Bound<'_, PyAny>) -> bool {
@@ -163,24 +196,29 @@ pub fn kind(value: &Bound<'_, PyAny>) -> String {
     value.get_type().name().map_or_else(|_| String::from("that"), |name| name.to_string())
 }
 
-/// `timeout=` of a blocking call: None waits for ever.
-pub fn timeout(value: Option<Number>) -> PyResult<Option<Duration>> {
-    let Some(Number(value)) = value else { return Ok(None) };
+/// `timeout=` of a call that waits: None waits for ever, and so does what is longer than anybody waits.
+pub fn timeout(value: Option<&Bound<'_, PyAny>>) -> PyResult<Option<Duration>> {
+    let Some(value) = value else { return Ok(None) };
+    let value = seconds(value, "timeout")?;
     if value.is_nan() || value < 0.0 {
         return Err(PyValueError::new_err(format!("timeout must be at least 0 s, not {value} s").to_lowercase()));
     }
-    // What does not fit is longer than anybody waits.
-    Ok(Duration::try_from_secs_f64(value).ok())
+    Ok(Duration::try_from_secs_f64(value).ok().filter(|limit| *limit < FOR_EVER))
+}
+
+/// `timeout=` where None stands for something else than for ever.
+pub fn finite_timeout(value: &Bound<'_, PyAny>) -> PyResult<Duration> {
+    Ok(timeout(Some(value))?.unwrap_or(FOR_EVER))
 }
 
 /// `confirm=`, which needs a wire that confirms.
-pub fn goal(confirm: &str, link: &Link) -> PyResult<Goal> {
-    let goal = match confirm {
+pub fn goal(confirm: &Bound<'_, PyAny>, link: &Link) -> PyResult<Goal> {
+    let choices = "'received', 'consumed' or None";
+    let goal = match choice(confirm, "confirm", choices)?.as_str() {
         "received" => Goal::Received,
         "consumed" => Goal::Consumed,
         other => {
-            let text = format!("confirm must be 'received', 'consumed' or None, not {other:?}");
-            return Err(PyValueError::new_err(text));
+            return Err(PyValueError::new_err(format!("confirm must be {choices}, not {other:?}")));
         }
     };
     if link.options().protocol == Protocol::Classic {

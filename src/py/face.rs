@@ -4,10 +4,11 @@ use std::ffi::CStr;
 use std::sync::Arc;
 
 use crate::link::lock::Mutex;
-use pyo3::exceptions::PyResourceWarning;
+use pyo3::PyTypeInfo;
+use pyo3::exceptions::{PyResourceWarning, PyTypeError};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyType, PyWeakrefMethods, PyWeakrefReference};
+use pyo3::types::{PyTuple, PyType, PyWeakrefMethods, PyWeakrefReference};
 
 use crate::link::handle::Handle;
 
@@ -75,6 +76,15 @@ pub fn warn_of_drop(text: &CStr) {
             error.restore(py);
         }
     });
+}
+
+/// The core that a face is made from.
+///
+/// # Errors
+/// `TypeError` with what to call instead: users make no faces.
+pub fn core_of<'py, T: PyTypeInfo>(arguments: &Bound<'py, PyTuple>, instead: &'static str) -> PyResult<Bound<'py, T>> {
+    let core = arguments.get_item(0).ok().and_then(|core| core.cast_into::<T>().ok());
+    core.ok_or_else(|| PyTypeError::new_err(instead))
 }
 
 /// What faces are made from; users never see it.

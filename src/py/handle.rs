@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use pyo3::types::PyBytes;
+use pyo3::types::{PyBytes, PyTuple};
 
-use super::convert::{Integer, Number, Payload, goal, timeout};
+use super::convert::{Payload, finite_timeout, goal, integer, timeout};
 use super::events;
-use super::face::{Core, Face, face, warn_of_drop};
+use super::face::{Core, Face, core_of, face, warn_of_drop};
 use super::forked::{OF_PARENT, own};
 use super::operation::{self, Operation, with_accepted};
 use super::park::run;
@@ -19,6 +19,7 @@ use crate::link::link::Link;
 use crate::link::write::From;
 use crate::proto::endpoint::State;
 use crate::proto::events::Reason;
+use crate::proto::options::OnNewSession;
 
 /// Above this a thread that copies gives the interpreter away meanwhile.
 const LARGE: usize = 256 * 1024;
@@ -44,8 +45,10 @@ impl Connection {
 #[pymethods]
 impl Connection {
     #[new]
-    fn new(core: &Bound<'_, Core>) -> Self {
-        Self { handle: Arc::clone(&core.get().handle) }
+    #[pyo3(signature = (*core), text_signature = "(core)")]
+    fn new(core: &Bound<'_, PyTuple>) -> PyResult<Self> {
+        let core: Bound<'_, Core> = core_of(core, "use connect(), or accept() of a listener, to get a connection")?;
+        Ok(Self { handle: Arc::clone(&core.get().handle) })
     }
 
     /// Where the connection is in its life, as a `State`. Never waits; any thread.
@@ -73,10 +76,10 @@ impl Connection {
         Ok(self.link()?.latency().map(|latency| latency.as_secs_f64()))
     }
 
-    /// The name given with `name=`, or None.
+    /// The name given with `name=`, or None. In a forked child too.
     #[getter]
-    fn name(&self) -> PyResult<Option<String>> {
-        Ok(self.link()?.options().name.clone())
+    fn name(&self) -> Option<&str> {
+        self.handle.link.options().name.as_deref()
     }
 
     /// A frozen `Stats`, in messages and bytes. Never waits; any thread.
@@ -99,15 +102,17 @@ impl Connection {
     /// Accepts a message without waiting.
     ///
     /// Args:
-    ///     data: any C-contiguous bytes-like object of at most the peer's `max_size` bytes, not empty on
-    ///         `net.async`; its content now is what is sent.
+    ///     data: any C-contiguous bytes-like object of at most the peer's `max_size` bytes; its content now is what
+    ///         is sent. It may be empty, but not on `net.async`.
     ///
     /// Returns:
     ///     True, or False when a dropping write buffer refused it.
     ///
     /// Raises:
     ///     BufferFull: a fixed write buffer is full.
-    ///     MessageTooLarge: `data` is above the peer's `max_size`; before the first link, above our own.
+    ///     MessageTooLarge: `data` is above the peer's `max_size`; before the first greeting, and on `net.async`,
+    ///         above our own.
+    ///     ValueError: `data` is not C-contiguous, or is empty on `net.async`.
     ///     ClosedError: the connection has ended.
     fn send_nowait(&self, data: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
         let full = || events::error_class(data.py(), "BufferFull", "the write buffer is full");
@@ -141,6 +146,14 @@ impl Connection {
         Ok(())
     }
 
+    /// To whom messages were left undelivered, where that is to be said: once, and not of a handle that gives up
+    /// what is not delivered.
+    fn _undelivered_to(&self) -> PyResult<Option<String>> {
+        let link = self.link()?;
+        let is_meant = link.options().on_new_session == OnNewSession::Discard || link.was_aborted();
+        Ok((!is_meant && self.handle.warns()).then(|| self.handle.target()))
+    }
+
     /// Starts to close and returns at once.
     fn _close(&self) -> PyResult<()> {
         self.link()?.close(Reason::ClosedHere);
@@ -165,8 +178,9 @@ pub struct TaskConnection;
 #[pymethods]
 impl TaskConnection {
     #[new]
-    fn new(core: &Bound<'_, Core>) -> PyClassInitializer<Self> {
-        PyClassInitializer::from(Connection::new(core)).add_subclass(Self)
+    #[pyo3(signature = (*core), text_signature = "(core)")]
+    fn new(core: &Bound<'_, PyTuple>) -> PyResult<PyClassInitializer<Self>> {
+        Ok(PyClassInitializer::from(Connection::new(core)?).add_subclass(Self))
     }
 
     /// The next item, or an `Await` for it: one call either way, since every one costs.
@@ -196,7 +210,7 @@ impl TaskConnection {
         Ok(Py::new(py, waiting)?.into_any())
     }
 
-    fn _wait_recv_many(slf: &Bound<'_, Self>, limit: Integer) -> PyResult<Await> {
+    fn _wait_recv_many(slf: &Bound<'_, Self>, limit: &Bound<'_, PyAny>) -> PyResult<Await> {
         Ok(Await::new(Operation::RecvMany(link_of(slf)?, check_limit(limit)?)))
     }
 
@@ -208,8 +222,8 @@ impl TaskConnection {
         Ok(Await::new(Operation::flush(slf.py(), link_of(slf)?)?))
     }
 
-    fn _wait_finish(slf: &Bound<'_, Self>, timeout: Option<Number>) -> PyResult<Await> {
-        Ok(Await::new(Operation::finish(slf.py(), link_of(slf)?, self::timeout(timeout)?)?))
+    fn _wait_finish(slf: &Bound<'_, Self>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<Await> {
+        Ok(Await::new(Operation::finish(slf.py(), link_of(slf)?, timeout.map(finite_timeout).transpose()?)?))
     }
 
     fn _wait_connected(slf: &Bound<'_, Self>) -> PyResult<Await> {
@@ -220,7 +234,7 @@ impl TaskConnection {
         Ok(Await::new(Operation::Closed(link_of(slf)?)))
     }
 
-    fn _wait_confirmed(slf: &Bound<'_, Self>, data: &Bound<'_, PyAny>, confirm: &str) -> PyResult<Await> {
+    fn _wait_confirmed(slf: &Bound<'_, Self>, data: &Bound<'_, PyAny>, confirm: &Bound<'_, PyAny>) -> PyResult<Await> {
         let link = slf.as_super().get().link()?;
         let goal = goal(confirm, link)?;
         let payload = Payload::new(data, link)?.keep();
@@ -240,8 +254,9 @@ pub struct ThreadConnection;
 #[pymethods]
 impl ThreadConnection {
     #[new]
-    fn new(core: &Bound<'_, Core>) -> PyClassInitializer<Self> {
-        PyClassInitializer::from(Connection::new(core)).add_subclass(Self)
+    #[pyo3(signature = (*core), text_signature = "(core)")]
+    fn new(core: &Bound<'_, PyTuple>) -> PyResult<PyClassInitializer<Self>> {
+        Ok(PyClassInitializer::from(Connection::new(core)?).add_subclass(Self))
     }
 
     /// Waits for the next item, in order.
@@ -256,7 +271,7 @@ impl ThreadConnection {
     ///     TimeoutError: nothing came in time; nothing is lost. Ctrl-C interrupts within 100 ms, and
     ///         loses nothing while waiting.
     #[pyo3(signature = (timeout = None))]
-    fn recv(slf: &Bound<'_, Self>, timeout: Option<Number>) -> PyResult<Py<PyAny>> {
+    fn recv(slf: &Bound<'_, Self>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<Py<PyAny>> {
         let link = slf.as_super().get().link()?;
         run(slf.py(), &mut Receiving::new(link, None), self::timeout(timeout)?)
     }
@@ -273,7 +288,11 @@ impl ThreadConnection {
     /// Raises:
     ///     TimeoutError: nothing came in time; nothing is lost, by Ctrl-C neither.
     #[pyo3(signature = (limit, timeout = None))]
-    fn recv_many(slf: &Bound<'_, Self>, limit: Integer, timeout: Option<Number>) -> PyResult<Py<PyAny>> {
+    fn recv_many(
+        slf: &Bound<'_, Self>,
+        limit: &Bound<'_, PyAny>,
+        timeout: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<Py<PyAny>> {
         let link = slf.as_super().get().link()?;
         run(slf.py(), &mut Receiving::new(link, Some(check_limit(limit)?)), self::timeout(timeout)?)
     }
@@ -281,8 +300,8 @@ impl ThreadConnection {
     /// Waits until the write buffer has accepted a message; queues while the link is down.
     ///
     /// Args:
-    ///     data: any C-contiguous bytes-like object of at most the peer's `max_size` bytes, not empty on
-    ///         `net.async`; its content now is what is sent.
+    ///     data: any C-contiguous bytes-like object of at most the peer's `max_size` bytes; its content now is what
+    ///         is sent. It may be empty, but not on `net.async`.
     ///     timeout: seconds; None waits for ever.
     ///     confirm: what to wait for beyond that: `"received"`, the peer process holds it, or `"consumed"`, its
     ///         application has taken it. On `net.async`, which confirms nothing, a `ValueError`.
@@ -294,14 +313,16 @@ impl ThreadConnection {
     /// Raises:
     ///     TimeoutError: there was no room in time; the message was not sent, after Ctrl-C neither. With `confirm`
     ///         it says nothing about the message once that was accepted: it is still delivered.
-    ///     MessageTooLarge: `data` is above the peer's `max_size`; before the first link, above our own.
+    ///     MessageTooLarge: `data` is above the peer's `max_size`; before the first greeting, and on `net.async`,
+    ///         above our own.
+    ///     ValueError: `data` is not C-contiguous, or is empty on `net.async`.
     ///     ClosedError: the connection has ended.
     #[pyo3(signature = (data, timeout = None, *, confirm = None))]
     fn send(
         slf: &Bound<'_, Self>,
         data: &Bound<'_, PyAny>,
-        timeout: Option<Number>,
-        confirm: Option<&str>,
+        timeout: Option<&Bound<'_, PyAny>>,
+        confirm: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Py<PyAny>> {
         let link = slf.as_super().get().link()?;
         let goal = confirm.map(|confirm| goal(confirm, link)).transpose()?;
@@ -322,9 +343,13 @@ impl ThreadConnection {
 
     /// Sends many, crossing into Rust once for each batch.
     ///
+    /// A sequence (`list`, `tuple` or another `collections.abc.Sequence`) is sent in batches. Any other iterable may
+    /// wait for its next item, so what it gave goes out before it is asked for more: each item by itself, which takes
+    /// longer.
+    ///
     /// Args:
     ///     iterable: of messages, as `send` takes them.
-    ///     timeout: seconds for all of them; None waits for ever.
+    ///     timeout: seconds for all of them; None waits for ever. It does not interrupt the iterable.
     ///
     /// Returns:
     ///     For how many messages `send` would have said True.
@@ -333,7 +358,11 @@ impl ThreadConnection {
     ///     TimeoutError, ClosedError, KeyboardInterrupt, what the iterable raises and what `send` raises:
     ///         messages before that stay accepted, and the exception's `accepted` says how many.
     #[pyo3(signature = (iterable, timeout = None))]
-    fn send_many(slf: &Bound<'_, Self>, iterable: &Bound<'_, PyAny>, timeout: Option<Number>) -> PyResult<Py<PyAny>> {
+    fn send_many(
+        slf: &Bound<'_, Self>,
+        iterable: &Bound<'_, PyAny>,
+        timeout: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<Py<PyAny>> {
         let limit = self::timeout(timeout)?;
         let mut operation = Operation::send_many(link_of(slf)?, iterable)?;
         let outcome = run(slf.py(), &mut operation, limit);
@@ -349,7 +378,7 @@ impl ThreadConnection {
     ///     TimeoutError: not in time; nothing is taken back, by Ctrl-C neither.
     ///     ClosedError: the connection has ended, or ends meanwhile.
     #[pyo3(signature = (timeout = None))]
-    fn flush(slf: &Bound<'_, Self>, timeout: Option<Number>) -> PyResult<()> {
+    fn flush(slf: &Bound<'_, Self>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
         let operation = Operation::flush(slf.py(), link_of(slf)?)?;
         wait_for(slf, operation, timeout).map(drop)
     }
@@ -366,8 +395,8 @@ impl ThreadConnection {
     /// Raises:
     ///     ClosedError: the connection has ended before.
     #[pyo3(signature = (timeout = None))]
-    fn finish(slf: &Bound<'_, Self>, timeout: Option<Number>) -> PyResult<Py<PyAny>> {
-        let mut operation = Operation::finish(slf.py(), link_of(slf)?, self::timeout(timeout)?)?;
+    fn finish(slf: &Bound<'_, Self>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<Py<PyAny>> {
+        let mut operation = Operation::finish(slf.py(), link_of(slf)?, timeout.map(finite_timeout).transpose()?)?;
         run(slf.py(), &mut operation, None)
     }
 
@@ -377,13 +406,16 @@ impl ThreadConnection {
     /// Args:
     ///     timeout: seconds to wait; None waits for the end, which `close_timeout` bounds.
     ///
+    /// Returns:
+    ///     The `Closed` value; its `undelivered` says how many messages are not known to be held by the peer.
+    ///
     /// Raises:
     ///     TimeoutError: not closed in time; closing goes on, after Ctrl-C too.
     #[pyo3(signature = (timeout = None))]
-    fn close(slf: &Bound<'_, Self>, timeout: Option<Number>) -> PyResult<()> {
+    fn close(slf: &Bound<'_, Self>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<Py<PyAny>> {
         self::timeout(timeout)?;
         slf.as_super().get()._close()?;
-        wait_for(slf, Operation::Closed(link_of(slf)?), timeout).map(drop)
+        Self::wait_closed(slf, timeout)
     }
 
     /// Waits until the link is up. Takes nothing.
@@ -397,7 +429,7 @@ impl ThreadConnection {
     /// Raises:
     ///     TimeoutError: not in time. Ctrl-C interrupts within 100 ms.
     #[pyo3(signature = (timeout = None))]
-    fn wait_connected(slf: &Bound<'_, Self>, timeout: Option<Number>) -> PyResult<Py<PyAny>> {
+    fn wait_connected(slf: &Bound<'_, Self>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<Py<PyAny>> {
         wait_for(slf, Operation::connected(link_of(slf)?), timeout)
     }
 
@@ -412,7 +444,7 @@ impl ThreadConnection {
     /// Raises:
     ///     TimeoutError: not in time. Ctrl-C interrupts within 100 ms.
     #[pyo3(signature = (timeout = None))]
-    fn wait_closed(slf: &Bound<'_, Self>, timeout: Option<Number>) -> PyResult<Py<PyAny>> {
+    fn wait_closed(slf: &Bound<'_, Self>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<Py<PyAny>> {
         wait_for(slf, Operation::Closed(link_of(slf)?), timeout)
     }
 
@@ -443,7 +475,11 @@ fn link_of(face: &impl HasLink) -> PyResult<Arc<Link>> {
     face.link()
 }
 
-fn wait_for(slf: &Bound<'_, ThreadConnection>, mut operation: Operation, limit: Option<Number>) -> PyResult<Py<PyAny>> {
+fn wait_for(
+    slf: &Bound<'_, ThreadConnection>,
+    mut operation: Operation,
+    limit: Option<&Bound<'_, PyAny>>,
+) -> PyResult<Py<PyAny>> {
     run(slf.py(), &mut operation, timeout(limit)?)
 }
 
@@ -454,7 +490,8 @@ fn send_large(py: Python<'_>, link: &Arc<Link>, bytes: &Bound<'_, PyBytes>) -> P
     operation::sent(py, link, sent, then, From::Thread)
 }
 
-fn check_limit(Integer(limit): Integer) -> PyResult<usize> {
+fn check_limit(limit: &Bound<'_, PyAny>) -> PyResult<usize> {
+    let limit = integer(limit, "limit")?;
     let checked = usize::try_from(limit).ok().filter(|limit| *limit > 0);
     checked.ok_or_else(|| PyValueError::new_err(format!("limit must be at least 1, not {limit}")))
 }

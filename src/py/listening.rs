@@ -7,9 +7,9 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyTuple, PyType, PyWeakrefMethods, PyWeakrefReference};
 
-use super::convert::{Number, timeout};
+use super::convert::timeout;
 use super::events;
-use super::face::{self, Face};
+use super::face::{self, Face, core_of};
 use super::forked::{OF_PARENT, own};
 use super::operation::{self, Operation};
 use super::park::run;
@@ -98,20 +98,22 @@ impl Listener {
 #[pymethods]
 impl Listener {
     #[new]
-    fn new(core: &Bound<'_, Core>) -> Self {
-        Self { shared: Arc::clone(&core.get().shared) }
+    #[pyo3(signature = (*core), text_signature = "(core)")]
+    fn new(core: &Bound<'_, PyTuple>) -> PyResult<Self> {
+        let core: Bound<'_, Core> = core_of(core, "use listen() to get a listener")?;
+        Ok(Self { shared: Arc::clone(&core.get().shared) })
     }
 
-    /// The bound address, usable as a target.
+    /// The bound address, usable as a target. In a forked child too, which may dial its parent.
     #[getter]
-    fn address(&self) -> PyResult<String> {
-        Ok(self.listener()?.address())
+    fn address(&self) -> String {
+        self.shared.listener.address()
     }
 
-    /// The name given with `name=`, or None.
+    /// The name given with `name=`, or None. In a forked child too.
     #[getter]
-    fn name(&self) -> PyResult<Option<&str>> {
-        Ok(self.listener()?.name())
+    fn name(&self) -> Option<&str> {
+        self.shared.listener.name()
     }
 
     /// A frozen `ListenerStats`. Never waits; any thread.
@@ -145,8 +147,9 @@ pub struct TaskListener;
 #[pymethods]
 impl TaskListener {
     #[new]
-    fn new(core: &Bound<'_, Core>) -> PyClassInitializer<Self> {
-        PyClassInitializer::from(Listener::new(core)).add_subclass(Self)
+    #[pyo3(signature = (*core), text_signature = "(core)")]
+    fn new(core: &Bound<'_, PyTuple>) -> PyResult<PyClassInitializer<Self>> {
+        Ok(PyClassInitializer::from(Listener::new(core)?).add_subclass(Self))
     }
 
     /// The connection that waits longest, or `Closed`.
@@ -186,8 +189,9 @@ pub struct ThreadListener;
 #[pymethods]
 impl ThreadListener {
     #[new]
-    fn new(core: &Bound<'_, Core>) -> PyClassInitializer<Self> {
-        PyClassInitializer::from(Listener::new(core)).add_subclass(Self)
+    #[pyo3(signature = (*core), text_signature = "(core)")]
+    fn new(core: &Bound<'_, PyTuple>) -> PyResult<PyClassInitializer<Self>> {
+        Ok(PyClassInitializer::from(Listener::new(core)?).add_subclass(Self))
     }
 
     /// Waits for the next connection.
@@ -201,7 +205,7 @@ impl ThreadListener {
     /// Raises:
     ///     TimeoutError: none came in time; none is lost, by Ctrl-C neither.
     #[pyo3(signature = (timeout = None))]
-    fn accept(slf: &Bound<'_, Self>, timeout: Option<Number>) -> PyResult<Py<PyAny>> {
+    fn accept(slf: &Bound<'_, Self>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<Py<PyAny>> {
         let mut operation = Operation::Accept(Arc::clone(slf.as_super().get().listener()?), Face::Thread);
         run(slf.py(), &mut operation, self::timeout(timeout)?)
     }
@@ -220,13 +224,16 @@ impl ThreadListener {
     /// Args:
     ///     timeout: seconds; None waits for ever.
     ///
+    /// Returns:
+    ///     The `Closed` value.
+    ///
     /// Raises:
     ///     TimeoutError: not in time; closing goes on, after Ctrl-C too.
     #[pyo3(signature = (timeout = None))]
-    fn close(slf: &Bound<'_, Self>, timeout: Option<Number>) -> PyResult<()> {
+    fn close(slf: &Bound<'_, Self>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<Py<PyAny>> {
         self::timeout(timeout)?;
         slf.as_super().get()._close()?;
-        Self::wait_closed(slf, timeout).map(drop)
+        Self::wait_closed(slf, timeout)
     }
 
     /// Waits for the end.
@@ -240,7 +247,7 @@ impl ThreadListener {
     /// Raises:
     ///     TimeoutError: not in time. Ctrl-C interrupts within 100 ms.
     #[pyo3(signature = (timeout = None))]
-    fn wait_closed(slf: &Bound<'_, Self>, timeout: Option<Number>) -> PyResult<Py<PyAny>> {
+    fn wait_closed(slf: &Bound<'_, Self>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<Py<PyAny>> {
         let mut operation = Operation::ListenerClosed(Arc::clone(slf.as_super().get().listener()?));
         run(slf.py(), &mut operation, self::timeout(timeout)?)
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use pyo3::IntoPyObjectExt;
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::PyIterator;
+use pyo3::types::{PyIterator, PySequence};
 
 use super::bridge::Bridge;
 use super::convert::{Kept, Payload};
@@ -30,6 +30,8 @@ use crate::proto::receipts::{Goal, Outcome, Ticket};
 
 /// Messages that `send_many` hands over before it lets others have their turn.
 const BATCH: usize = 1024;
+/// The same in time, where the iterable may take some.
+const BATCH_TIME: Duration = Duration::from_millis(5);
 
 /// The answer to one try.
 pub enum Poll {
@@ -120,6 +122,9 @@ impl Drop for Confirm {
 pub struct SendMany {
     link: Arc<Link>,
     source: Py<PyIterator>,
+    /// A sequence waits for nothing, so what it gives is gathered. Anything else may wait at any time: what it gave
+    /// goes out before it is asked for more.
+    is_gathered: bool,
     /// Taken from the source and not accepted yet.
     next: Option<Kept>,
     /// For how many `send` would have said True.
@@ -128,8 +133,9 @@ pub struct SendMany {
 
 impl Operation {
     pub fn send_many(link: Arc<Link>, source: &Bound<'_, PyAny>) -> PyResult<Self> {
+        let is_gathered = source.cast::<PySequence>().is_ok();
         let source = source.try_iter()?.unbind();
-        Ok(Self::SendMany(SendMany { link, source, next: None, accepted: 0 }))
+        Ok(Self::SendMany(SendMany { link, source, is_gathered, next: None, accepted: 0 }))
     }
 
     pub fn confirm(link: Arc<Link>, payload: Kept, goal: Goal) -> Self {
@@ -335,6 +341,7 @@ impl SendMany {
     }
 
     fn send_batch(&mut self, py: Python<'_>) -> PyResult<Poll> {
+        let until = (!self.is_gathered).then(|| clock::now().saturating_add(BATCH_TIME));
         for _ in 0..BATCH {
             let kept = match self.next.take() {
                 Some(kept) => kept,
@@ -344,7 +351,14 @@ impl SendMany {
                 },
             };
             // The iterable is the user's, and may have forked.
-            match own(&self.link)?.try_send(kept.as_slice(py), From::Batch).0 {
+            let link = own(&self.link)?;
+            let (sent, then) =
+                link.try_send(kept.as_slice(py), if self.is_gathered { From::Batch } else { From::Thread });
+            if !self.is_gathered {
+                // Whoever drives the iterable holds this thread, and the loop with it.
+                see_to(py, link, then, From::Thread)?;
+            }
+            match sent {
                 Sent::Accepted => self.accepted += 1,
                 Sent::Refused => {}
                 Sent::Ended => return Err(events::closed_error(py)),
@@ -352,6 +366,9 @@ impl SendMany {
                     self.next = Some(kept);
                     return Ok(Poll::Pending);
                 }
+            }
+            if until.is_some_and(|until| clock::now() >= until) {
+                break;
             }
         }
         Ok(Poll::Yield)

@@ -4,7 +4,7 @@ use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyDict, PyString, PyTuple};
 
-use super::convert::{Integer, Number, is_integer, is_number, kind};
+use super::convert::{Given, choice, integer, is_integer, is_number, kind, seconds};
 use super::events::shut_down_error;
 use super::face::{Face, face};
 use super::listening::{self, Core as ListenerCore};
@@ -29,9 +29,14 @@ pub struct Buffer {
 }
 
 impl Buffer {
-    fn of(policy: Policy, Integer(count): Integer, max_bytes: Option<Integer>) -> PyResult<Self> {
-        let Integer(max_bytes) = max_bytes.unwrap_or(Integer(knobs::BUFFER_BYTES as i64));
-        Ok(Self { buffer: knobs::Buffer::new(policy, count, max_bytes)? })
+    fn of(policy: Policy, count: i64) -> PyResult<Self> {
+        Ok(Self { buffer: knobs::Buffer::new(policy, count, knobs::BUFFER_BYTES as i64)? })
+    }
+
+    fn made(policy: Policy, count: &Bound<'_, PyAny>, max_bytes: Option<&Bound<'_, PyAny>>) -> PyResult<Self> {
+        let count = integer(count, "count")?;
+        let Some(max_bytes) = max_bytes else { return Self::of(policy, count) };
+        Ok(Self { buffer: knobs::Buffer::new(policy, count, integer(max_bytes, "max_bytes")?)? })
     }
 
     fn policy(&self) -> &'static str {
@@ -51,8 +56,8 @@ impl Buffer {
     ///     ValueError: a limit is below 1.
     #[staticmethod]
     #[pyo3(signature = (count, max_bytes = None))]
-    fn fixed(count: Integer, max_bytes: Option<Integer>) -> PyResult<Self> {
-        Self::of(Policy::Fixed, count, max_bytes)
+    fn fixed(count: &Bound<'_, PyAny>, max_bytes: Option<&Bound<'_, PyAny>>) -> PyResult<Self> {
+        Self::made(Policy::Fixed, count, max_bytes)
     }
 
     /// The newest message is refused while it is full, and counted.
@@ -61,8 +66,8 @@ impl Buffer {
     ///     ValueError: a limit is below 1.
     #[staticmethod]
     #[pyo3(signature = (count, max_bytes = None))]
-    fn dropping(count: Integer, max_bytes: Option<Integer>) -> PyResult<Self> {
-        Self::of(Policy::Dropping, count, max_bytes)
+    fn dropping(count: &Bound<'_, PyAny>, max_bytes: Option<&Bound<'_, PyAny>>) -> PyResult<Self> {
+        Self::made(Policy::Dropping, count, max_bytes)
     }
 
     /// The oldest messages are discarded to make room, and counted.
@@ -71,8 +76,8 @@ impl Buffer {
     ///     ValueError: a limit is below 1.
     #[staticmethod]
     #[pyo3(signature = (count, max_bytes = None))]
-    fn sliding(count: Integer, max_bytes: Option<Integer>) -> PyResult<Self> {
-        Self::of(Policy::Sliding, count, max_bytes)
+    fn sliding(count: &Bound<'_, PyAny>, max_bytes: Option<&Bound<'_, PyAny>>) -> PyResult<Self> {
+        Self::made(Policy::Sliding, count, max_bytes)
     }
 
     /// Messages.
@@ -114,38 +119,42 @@ pub struct Backoff {
 impl Backoff {
     #[new]
     #[pyo3(
-        signature = (initial = Number(knobs::BACKOFF_INITIAL), factor = Number(knobs::BACKOFF_FACTOR), maximum = Number(knobs::BACKOFF_MAXIMUM), jitter = "full"),
+        signature = (initial = Given::MISSING, factor = Given::MISSING, maximum = Given::MISSING, jitter = Given::MISSING),
         text_signature = "(initial=0.1, factor=2.0, maximum=10.0, jitter='full')"
     )]
-    fn new(initial: Number, factor: Number, maximum: Number, jitter: &str) -> PyResult<Self> {
-        let (Number(initial), Number(factor), Number(maximum)) = (initial, factor, maximum);
-        let jitter = match jitter {
+    fn new(initial: Given<'_>, factor: Given<'_>, maximum: Given<'_>, jitter: Given<'_>) -> PyResult<Self> {
+        let initial = initial.number("initial", knobs::BACKOFF_INITIAL)?;
+        let factor = factor.number("factor", knobs::BACKOFF_FACTOR)?;
+        let maximum = maximum.number("maximum", knobs::BACKOFF_MAXIMUM)?;
+        let choices = "'full' or 'none'";
+        let jitter = match jitter.choice("jitter", choices, "full")?.as_str() {
             "full" => Jitter::Full,
             "none" => Jitter::None,
-            _ => {
-                return Err(PyValueError::new_err(format!("jitter must be 'full' or 'none', not {jitter:?}")));
-            }
+            other => return Err(PyValueError::new_err(format!("jitter must be {choices}, not {other:?}"))),
         };
         Ok(Self { initial, factor, maximum, retry: Retry::new(initial, factor, maximum, jitter)? })
     }
 
-    /// Seconds.
+    /// The first wait, in seconds.
     #[getter]
     fn initial(&self) -> f64 {
         self.initial
     }
 
+    /// How many times longer each wait is than the one before it, at least 1.
     #[getter]
     fn factor(&self) -> f64 {
         self.factor
     }
 
-    /// Seconds.
+    /// The longest wait, in seconds.
     #[getter]
     fn maximum(&self) -> f64 {
         self.maximum
     }
 
+    /// `"full"`: each wait is drawn evenly from 0 to what the others say, so that many diallers do not come back at
+    /// once; `"none"`: it is that.
     #[getter]
     fn jitter(&self) -> &'static str {
         match self.retry.jitter {
@@ -177,21 +186,21 @@ impl Backoff {
 /// Dials; the face for tasks. `options` are the keyword arguments of `netasync.connect`, all of them.
 #[pyfunction]
 pub fn connect(py: Python<'_>, target: &Bound<'_, PyAny>, options: &Bound<'_, PyDict>) -> PyResult<Py<PyAny>> {
-    let target = dial_target(target)?;
+    let (target, said) = dial_target(target)?;
     let local = optional(options, "local_address")?
         .map(|local| Ok::<_, PyErr>(target::local_address(&text(&local, "local_address")?)?))
         .transpose()?;
-    let protocol = text(&required(options, "protocol")?, "protocol")?;
-    let protocol = Protocol::named(&protocol).ok_or_else(|| {
-        PyValueError::new_err(format!("protocol must be 'netasync' or 'net.async', not {protocol:?}"))
-    })?;
+    let choices = "'netasync' or 'net.async'";
+    let protocol = choice(&required(options, "protocol")?, "protocol", choices)?;
+    let protocol = Protocol::named(&protocol)
+        .ok_or_else(|| PyValueError::new_err(format!("protocol must be {choices}, not {protocol:?}")))?;
     let mut settings = settings(options, protocol)?;
     settings.reconnect = reconnect(&required(options, "reconnect")?)?;
     let checked = settings.check()?;
     let runtime = runtime_of(optional(options, "runtime")?.as_ref())?;
     let route = Route { target, local };
     let link = py.detach(|| runtime.dial(route, checked)).map_err(|_| shut_down_error(py))?;
-    face(py, &Handle::new(link), Face::Task)
+    face(py, &Handle::new(link, Some(said)), Face::Task)
 }
 
 /// Binds and listens; the face for tasks. `options` are the keyword arguments of `netasync.listen`.
@@ -221,7 +230,7 @@ pub fn defaults<'py>(py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
     table.set_item("open_timeout", knobs::OPEN_TIMEOUT)?;
     table.set_item("close_timeout", knobs::CLOSE_TIMEOUT)?;
     table.set_item("max_size", knobs::MAX_SIZE)?;
-    let buffer = Buffer::of(Policy::Fixed, Integer(knobs::BUFFER_COUNT as i64), None)?;
+    let buffer = Buffer::of(Policy::Fixed, knobs::BUFFER_COUNT as i64)?;
     table.set_item("read_buffer", buffer)?;
     table.set_item("write_buffer", buffer)?;
     table.set_item("protocol", knobs::PROTOCOL.name())?;
@@ -229,12 +238,7 @@ pub fn defaults<'py>(py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
     table.set_item("runtime", py.None())?;
     table.set_item("nodelay", knobs::NODELAY)?;
     table.set_item("cork", knobs::CORK)?;
-    let backoff = Backoff::new(
-        Number(knobs::BACKOFF_INITIAL),
-        Number(knobs::BACKOFF_FACTOR),
-        Number(knobs::BACKOFF_MAXIMUM),
-        "full",
-    )?;
+    let backoff = Backoff::new(Given::MISSING, Given::MISSING, Given::MISSING, Given::MISSING)?;
     table.set_item("reconnect", backoff)?;
     table.set_item("local_address", py.None())?;
     table.set_item("accept_buffer", knobs::ACCEPT_BUFFER)?;
@@ -255,25 +259,23 @@ pub fn reasons() -> Vec<&'static str> {
 
 /// With `"auto"` each connection speaks what its dialler speaks.
 fn listen_protocol(options: &Bound<'_, PyDict>) -> PyResult<(Protocol, Wire)> {
-    let name = text(&required(options, "protocol")?, "protocol")?;
+    let choices = "'netasync', 'net.async' or 'auto'";
+    let name = choice(&required(options, "protocol")?, "protocol", choices)?;
     match (name.as_str(), Protocol::named(&name)) {
         ("auto", _) => Ok((Protocol::Native, Wire::Either)),
         (_, Some(protocol)) => Ok((protocol, Wire::One(protocol))),
-        _ => {
-            let text = format!("protocol must be 'netasync', 'net.async' or 'auto', not {name:?}");
-            Err(PyValueError::new_err(text))
-        }
+        _ => Err(PyValueError::new_err(format!("protocol must be {choices}, not {name:?}"))),
     }
 }
 
 fn settings(options: &Bound<'_, PyDict>, protocol: Protocol) -> PyResult<Settings> {
     Ok(Settings {
-        heartbeat_interval: number(&required(options, "heartbeat_interval")?, "heartbeat_interval")?,
+        heartbeat_interval: seconds(&required(options, "heartbeat_interval")?, "heartbeat_interval")?,
         heartbeat_timeout: optional(options, "heartbeat_timeout")?
-            .map(|value| number(&value, "heartbeat_timeout"))
+            .map(|value| seconds(&value, "heartbeat_timeout"))
             .transpose()?,
-        open_timeout: number(&required(options, "open_timeout")?, "open_timeout")?,
-        close_timeout: number(&required(options, "close_timeout")?, "close_timeout")?,
+        open_timeout: seconds(&required(options, "open_timeout")?, "open_timeout")?,
+        close_timeout: seconds(&required(options, "close_timeout")?, "close_timeout")?,
         max_size: integer(&required(options, "max_size")?, "max_size")?,
         read_buffer: buffer(&required(options, "read_buffer")?, "read_buffer")?,
         write_buffer: buffer(&required(options, "write_buffer")?, "write_buffer")?,
@@ -284,17 +286,20 @@ fn settings(options: &Bound<'_, PyDict>, protocol: Protocol) -> PyResult<Setting
         on_new_session: optional(options, "on_new_session")?
             .map_or(Ok(knobs::ON_NEW_SESSION), |value| on_new_session(&value))?,
         session_timeout: optional(options, "session_timeout")?
-            .map_or(Ok(knobs::SESSION_TIMEOUT), |value| number(&value, "session_timeout"))?,
+            .map_or(Ok(knobs::SESSION_TIMEOUT), |value| seconds(&value, "session_timeout"))?,
         name: optional(options, "name")?.map(|value| text(&value, "name")).transpose()?,
     })
 }
 
-fn dial_target(target: &Bound<'_, PyAny>) -> PyResult<Target> {
+/// And as it is shown.
+fn dial_target(target: &Bound<'_, PyAny>) -> PyResult<(Target, Box<str>)> {
     if let Ok(text) = target.cast::<PyString>() {
-        return Ok(Target::parse(&text.to_cow()?)?);
+        let text = text.to_cow()?;
+        return Ok((Target::parse(&text)?, text.into()));
     }
     let (host, port) = host_and_port(target, "a target must be 'host:port' or (host, port)")?;
-    Ok(Target::new(&host, port)?)
+    let said = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
+    Ok((Target::new(&host, port)?, said.into()))
 }
 
 fn listen_target(target: &Bound<'_, PyAny>) -> PyResult<std::net::SocketAddr> {
@@ -329,18 +334,17 @@ fn accepting(options: &Bound<'_, PyDict>) -> PyResult<Accepting> {
 }
 
 fn holding(options: &Bound<'_, PyDict>) -> PyResult<Holding> {
-    let timeout = number(&required(options, "session_timeout")?, "session_timeout")?;
+    let timeout = seconds(&required(options, "session_timeout")?, "session_timeout")?;
     let max_sessions = integer(&required(options, "max_sessions")?, "max_sessions")?;
     let max_held_bytes = integer(&required(options, "max_held_bytes")?, "max_held_bytes")?;
     Ok(Holding::new(timeout, max_sessions, max_held_bytes)?)
 }
 
 fn on_new_session(value: &Bound<'_, PyAny>) -> PyResult<OnNewSession> {
-    let name = text(value, "on_new_session")?;
-    OnNewSession::named(&name).ok_or_else(|| {
-        let text = format!("on_new_session must be 'redeliver' or 'discard', not {name:?}");
-        PyValueError::new_err(text)
-    })
+    let choices = "'redeliver' or 'discard'";
+    let name = choice(value, "on_new_session", choices)?;
+    OnNewSession::named(&name)
+        .ok_or_else(|| PyValueError::new_err(format!("on_new_session must be {choices}, not {name:?}")))
 }
 
 fn buffer(value: &Bound<'_, PyAny>, name: &str) -> PyResult<knobs::Buffer> {
@@ -354,7 +358,7 @@ fn buffer(value: &Bound<'_, PyAny>, name: &str) -> PyResult<knobs::Buffer> {
     if count < 1 {
         return Err(PyValueError::new_err(format!("{name} must be at least 1, not {count}")));
     }
-    Ok(Buffer::of(Policy::Fixed, Integer(count), None)?.buffer)
+    Ok(Buffer::of(Policy::Fixed, count)?.buffer)
 }
 
 fn reconnect(value: &Bound<'_, PyAny>) -> PyResult<Option<Retry>> {
@@ -368,7 +372,7 @@ fn reconnect(value: &Bound<'_, PyAny>) -> PyResult<Option<Retry>> {
         let text = format!("reconnect must be a Backoff, a number of seconds or None, not {}", kind(value));
         return Err(PyTypeError::new_err(text));
     }
-    Ok(Some(Retry::fixed(number(value, "reconnect")?)?))
+    Ok(Some(Retry::fixed(seconds(value, "reconnect")?)?))
 }
 
 fn required<'py>(options: &Bound<'py, PyDict>, name: &str) -> PyResult<Bound<'py, PyAny>> {
@@ -383,20 +387,6 @@ fn text(value: &Bound<'_, PyAny>, name: &str) -> PyResult<String> {
     let text = value.cast::<PyString>();
     let text = text.map_err(|_| PyTypeError::new_err(format!("{name} must be a str, not {}", kind(value))))?;
     Ok(text.to_cow()?.into_owned())
-}
-
-fn number(value: &Bound<'_, PyAny>, name: &str) -> PyResult<f64> {
-    if !is_number(value) {
-        return Err(PyTypeError::new_err(format!("{name} must be a number of seconds, not {}", kind(value))));
-    }
-    value.extract().map_err(|_| PyValueError::new_err(format!("{name} is out of range: too large for a float")))
-}
-
-fn integer(value: &Bound<'_, PyAny>, name: &str) -> PyResult<i64> {
-    if !is_integer(value) {
-        return Err(PyTypeError::new_err(format!("{name} must be an integer, not {}", kind(value))));
-    }
-    value.extract().map_err(|_| PyValueError::new_err(format!("{name} is out of range: {value}")))
 }
 
 fn truth(value: &Bound<'_, PyAny>, name: &str) -> PyResult<bool> {

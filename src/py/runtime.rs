@@ -8,14 +8,13 @@ use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 
 use super::bridge::forget_closed_loops;
-use super::convert::Number;
+use super::convert::finite_timeout;
 use super::forked::{OF_PARENT, own};
 use super::operation::{Operation, Poll};
 use super::park::{Blocking, release_idle, run};
 use super::waiting::Await;
 use crate::link::read::Park;
 use crate::link::runtime;
-use crate::proto::options::seconds;
 
 /// How long the end of the process waits for what was accepted to be written.
 const EXIT_FLUSH: Duration = Duration::from_millis(250);
@@ -106,14 +105,14 @@ impl Runtime {
     }
 
     /// Begins to shut down; awaiting the answer waits for the end.
-    fn _wait_shutdown(&self, timeout: Number) -> PyResult<Await> {
-        own(&self.runtime)?.shut_down(shutdown_timeout(timeout)?);
+    fn _wait_shutdown(&self, timeout: &Bound<'_, PyAny>) -> PyResult<Await> {
+        own(&self.runtime)?.shut_down(finite_timeout(timeout)?);
         Ok(Await::new(Operation::ShutDown(Arc::clone(&self.runtime))))
     }
 
     /// Begins to shut down and waits for the end in this thread.
-    fn _shutdown(&self, py: Python<'_>, timeout: Number) -> PyResult<()> {
-        own(&self.runtime)?.shut_down(shutdown_timeout(timeout)?);
+    fn _shutdown(&self, py: Python<'_>, timeout: &Bound<'_, PyAny>) -> PyResult<()> {
+        own(&self.runtime)?.shut_down(finite_timeout(timeout)?);
         run(py, &mut Operation::ShutDown(Arc::clone(&self.runtime)), None)?;
         self._join(py)
     }
@@ -126,13 +125,6 @@ impl Runtime {
         forget_closed_loops(py);
         Ok(())
     }
-}
-
-fn shutdown_timeout(Number(value): Number) -> PyResult<Duration> {
-    if value == 0.0 {
-        return Ok(Duration::ZERO);
-    }
-    Ok(seconds("timeout", value)?)
 }
 
 /// What these hold goes out.

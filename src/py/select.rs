@@ -10,7 +10,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
 use super::bridge::Bridge;
-use super::convert::{Number, kind, timeout};
+use super::convert::{kind, timeout};
 use super::face::Face;
 use super::handle::Connection;
 use super::listening::{Listener, ThreadListener};
@@ -114,7 +114,7 @@ impl Choice {
 /// For `netasync.select`, which awaits it.
 #[pyfunction]
 #[pyo3(signature = (chans, timeout))]
-pub fn wait_select(chans: &Bound<'_, PyTuple>, timeout: Option<Number>) -> PyResult<Await> {
+pub fn wait_select(chans: &Bound<'_, PyTuple>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<Await> {
     let limit = self::timeout(timeout)?;
     Ok(Await::within(Operation::Select(Select::new(chans)?), limit))
 }
@@ -138,7 +138,7 @@ pub fn wait_select(chans: &Bound<'_, PyTuple>, timeout: Option<Number>) -> PyRes
 ///     ValueError: there are none, or `timeout` is negative.
 #[pyfunction]
 #[pyo3(signature = (*chans, timeout = None))]
-pub fn select(chans: &Bound<'_, PyTuple>, timeout: Option<Number>) -> PyResult<Py<PyAny>> {
+pub fn select(chans: &Bound<'_, PyTuple>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<Py<PyAny>> {
     let limit = self::timeout(timeout)?;
     run(chans.py(), &mut Operation::Select(Select::new(chans)?), limit)
 }

@@ -62,8 +62,12 @@ class Face:
         """Call `select` of this face, with a timeout of its own."""
         raise NotImplementedError
 
-    async def close(self, handle: Any, timeout: float | None = None) -> None:
-        """Close and wait, by the name that this face has for it."""
+    async def close(self, handle: Any, timeout: float | None = None) -> Any:
+        """Close and wait, by the name that this face has for it; return the `Closed`."""
+        raise NotImplementedError
+
+    async def leave(self, handle: Any, error: BaseException | None = None) -> None:
+        """Enter the handle's block and leave it, by `error` where one is given."""
         raise NotImplementedError
 
     def items(self, source: Any) -> AsyncIterator[Any]:
@@ -130,8 +134,13 @@ class LoopFace(Face):
     async def select(self, *chans: Any, timeout: float | None = None) -> tuple[Any, Any]:
         return await netasync.select(*chans, timeout=timeout)
 
-    async def close(self, handle: Any, timeout: float | None = None) -> None:
-        await _within(handle.aclose(), timeout)
+    async def close(self, handle: Any, timeout: float | None = None) -> Any:
+        return await _within(handle.aclose(), timeout)
+
+    async def leave(self, handle: Any, error: BaseException | None = None) -> None:
+        async with handle:
+            if error is not None:
+                raise error
 
     async def items(self, source: Any) -> AsyncIterator[Any]:
         async for item in source:
@@ -177,8 +186,13 @@ class ThreadFace(Face):
     async def select(self, *chans: Any, timeout: float | None = None) -> tuple[Any, Any]:
         return netasync.blocking.select(*chans, timeout=DEADLINE if timeout is None else timeout)
 
-    async def close(self, handle: Any, timeout: float | None = None) -> None:
-        handle.close(timeout=timeout)
+    async def close(self, handle: Any, timeout: float | None = None) -> Any:
+        return handle.close(timeout=timeout)
+
+    async def leave(self, handle: Any, error: BaseException | None = None) -> None:
+        with handle:
+            if error is not None:
+                raise error
 
     async def items(self, source: Any) -> AsyncIterator[Any]:
         for item in source:

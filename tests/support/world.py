@@ -263,9 +263,13 @@ class World:
     async def wait_closed(self, handle: Any, timeout: float | None = None) -> Any:
         return await self.face.call(handle, "wait_closed", timeout=timeout)
 
-    async def close(self, handle: Any, timeout: float | None = None) -> None:
-        """Close and wait: `aclose`, or `close` of the face for threads."""
-        await self.face.close(handle, timeout)
+    async def close(self, handle: Any, timeout: float | None = None) -> Any:
+        """Close and wait: `aclose`, or `close` of the face for threads. Return the `Closed`."""
+        return await self.face.close(handle, timeout)
+
+    async def leave(self, handle: Any, error: BaseException | None = None) -> None:
+        """Enter and leave the handle's block: `async with`, or `with` on the face for threads."""
+        await self.face.leave(handle, error)
 
     def start_close(self, handle: Any) -> None:
         """Close and do not wait, on any face."""
