@@ -112,7 +112,7 @@ clean:
 # that touches files starts no build.
 .venv/sources: FORCE
 	@mkdir -p $(@D)
-	@find Cargo.toml Cargo.lock pyproject.toml README.md LICENSE* src python -type f \
+	@find Cargo.toml Cargo.lock pyproject.toml README.md LICENSE* tools/backend.py src python -type f \
 		! -name '*.pyc' ! -name '*.so' -exec cksum {} + | LC_ALL=C sort > $@.new
 	@cmp -s $@.new $@ && rm $@.new || mv $@.new $@
 
@@ -140,7 +140,7 @@ $(call environment,$(1),$(1),test)
 
 dist/$(1)/built: .venv/sources .venv/build/ready
 	rm -rf dist/$(1)
-	.venv/build/bin/maturin build --release --locked --interpreter $(call python,$(1)) \
+	.venv/build/bin/python tools/backend.py .venv/build/bin/maturin build --release --locked --interpreter $(call python,$(1)) \
 		--target-dir $(TARGET)/cpython-$(1) --out dist/$(1)
 	@touch $$@
 
