@@ -280,9 +280,17 @@ async def test_every_call_that_waits_names_the_timeout_that_makes_no_sense(world
     listener = world.listen()
     runtime = netasync.Runtime()
     in_threads = [
-        *[getattr(conn, name) for name in ("recv", "flush", "finish", "close", "wait_closed", "wait_connected")],
+        *[
+            getattr(conn, name)
+            for name in ("recv", "flush", "finish", "close", "wait_closed", "wait_connected")
+        ],
         *[getattr(listener, name) for name in ("accept", "close", "wait_closed")],
-        *[conn.read_chan.recv, conn.write_chan.close, listener.accept_chan.accept, listener.accept_chan.close],
+        *[
+            conn.read_chan.recv,
+            conn.write_chan.close,
+            listener.accept_chan.accept,
+            listener.accept_chan.close,
+        ],
         lambda timeout: conn.recv_many(1, timeout),
         lambda timeout: conn.send(b"x", timeout),
         lambda timeout: conn.send_many([b"x"], timeout),
@@ -348,7 +356,7 @@ async def test_what_names_one_of_several_choices_is_told_all_of_them(world):
             await world.send(conn, b"x", confirm=confirm)
         kind = type(confirm).__name__
         assert str(told.value) == f"confirm must be 'received', 'consumed' or None, not {kind}"
-    with pytest.raises(ValueError, match="^confirm must be 'received', 'consumed' or None, not "):
+    with pytest.raises(ValueError, match=r"^confirm must be 'received', 'consumed' or None, not "):
         await world.send(conn, b"x", confirm="delivered")
     for call, options, words in (
         (world.connect, {"protocol": 5}, "protocol must be 'netasync' or 'net.async', not int"),

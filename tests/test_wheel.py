@@ -20,6 +20,6 @@ def test_the_binary_names_no_path_of_the_machine_that_built_it():
 
 
 def test_its_sources_are_named_by_where_they_lie_in_their_homes():
-    # Else the test above would pass for a binary that names nothing at all, and panics would say nothing either.
+    # Else the test above would pass for a binary that names nothing at all, and panics would say nothing.
     assert re.search(rb"cargo/registry/src/[\w.-]+/tokio-", BINARY)
     assert b"src/link/" in BINARY

@@ -1,7 +1,7 @@
 """The build backend: maturin, told to leave the paths of this machine out of what it builds.
 
-`pip install .` calls its hooks. `python tools/backend.py PROGRAM …` runs a program, maturin itself for one, with the
-same flags: that is what the Makefile does.
+`pip install .` calls its hooks. `python tools/backend.py PROGRAM …` runs a program with the same flags: so the
+Makefile runs maturin.
 """
 
 import os
@@ -12,7 +12,7 @@ from maturin import *  # noqa: F403  # the hooks of a backend, as they are
 
 
 def without_paths(environment: dict[str, str]) -> dict[str, str]:
-    """The environment in which rustc names crates and sources by where they lie in their homes, not on this machine."""
+    """The environment in which rustc names a crate by where it lies in its home, not on this machine."""
     home = pathlib.Path.home()
     root = pathlib.Path(__file__).resolve().parent.parent
     # Of several that fit the last one counts.

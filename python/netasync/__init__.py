@@ -9,7 +9,8 @@ import atexit as _atexit
 import os as _os
 
 from . import _native, blocking
-from ._native import Backoff, Buffer, __version__
+from ._native import Backoff, Buffer
+from ._native import __version__ as __version__
 from .aio import Connection, Listener, Runtime, connect, listen
 from .channels import AcceptChannel, ReadChannel, WriteChannel
 from .errors import (

@@ -40,6 +40,7 @@ __all__ = [
     "TaskListener",
     "ThreadConnection",
     "ThreadListener",
+    "__version__",
     "after_fork_in_child",
     "connect",
     "defaults",

@@ -64,11 +64,11 @@ def connect(
             interval and 0.1; None is four intervals and at least 20.
         open_timeout: seconds for one attempt, name lookup included.
         close_timeout: seconds that closing takes at most.
-        max_size: bytes of the largest message that the peer may send, at most 2**27 - 1; it is told so when
-            the two greet each other. What may be sent is up to the peer's own `max_size`, as it was told last;
-            before the first greeting ours counts in its place, and what the peer turns out not to take is
-            given up and counted (`Stats.lost`). On `net.async`, which has no greeting, ours counts in both
-            directions.
+        max_size: bytes of the largest message that the peer may send, at most 2**27 - 1; the greeting tells
+            it so. How large a message may be that is sent is up to the peer's own `max_size`, as its last
+            greeting told it; before the first one ours counts in its place, and what turns out to be too
+            large for the peer is given up and counted (`Stats.lost`). On `net.async`, which has no greeting,
+            ours counts in both directions.
         read_buffer: what may wait to be received; a number is `Buffer.fixed` of it.
         write_buffer: what may wait to be sent; a number is `Buffer.fixed` of it.
         protocol: the wire; `"netasync"` is ours, `"net.async"` that of the Clojure library.

@@ -164,7 +164,10 @@ class Runtime:
 
 
 class ReadChannel:
-    """The receiving side of a connection, for threads. `recv`, `recv_many` and `recv_nowait` are the connection's."""
+    """The receiving side of a connection, for threads.
+
+    `recv`, `recv_many` and `recv_nowait` are the connection's own.
+    """
 
     __slots__ = ("__weakref__", "_connection", "recv", "recv_many", "recv_nowait")
 

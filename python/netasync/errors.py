@@ -105,11 +105,12 @@ class ForkedError(NetasyncError):
 
 
 class UndeliveredWarning(UserWarning):
-    """A connection that was left has messages of which it is not known that the peer holds them.
+    """A connection was left with messages of which it is not known that the peer holds them.
 
-    Given once for each connection, as its `async with` or `with` block is left: its `Closed` is seen by nobody
-    there. The text names the target and the count. Where that is known, `aclose()` and `blocking.close()` return
-    the `Closed`; `abort()`, and `on_new_session="discard"`, say that it does not matter, and nothing is given then.
+    Given once for each connection, as its `async with` or `with` block is left, where nobody sees its
+    `Closed`. The text names the target and the count. To look at `Closed.undelivered` and decide, call
+    `aclose()`, or `close()` of the face for threads, which return it. Nothing is given of a connection that
+    was aborted here, or was made with `on_new_session="discard"`.
     """
 
     __module__ = "netasync"
