@@ -366,6 +366,11 @@ async def test_what_names_one_of_several_choices_is_told_all_of_them(world):
             {"on_new_session": True},
             "on_new_session must be 'redeliver' or 'discard', not bool",
         ),
+        (
+            world.connect,
+            {"on_new_session": None},
+            "on_new_session must be 'redeliver' or 'discard', not NoneType",
+        ),
     ):
         with pytest.raises(TypeError) as told:
             call(NOWHERE, **options)

@@ -214,6 +214,31 @@ async def test_what_was_accepted_is_written_as_the_process_ends(world):
 
 
 @ORIGINAL
+@pytest.mark.faces("threads")
+@pytest.mark.parametrize("daemon", [False, True])
+async def test_a_thread_that_waits_keeps_its_process_unless_it_is_a_daemon_as_with_queue_get(world, daemon):
+    server = world.raw_listener()
+    script = """
+        import sys, threading, netasync.blocking as na
+        conn = na.connect(sys.argv[1], protocol="net.async")
+        conn.recv()
+        def wait():
+            print(conn.recv(), flush=True)
+            conn.close()
+        threading.Thread(target=wait, daemon=sys.argv[2] == "True").start()
+        conn.send(b"the main thread is over")
+    """
+    ending = world.spawn(world.outside(lambda: ends(script, server.address, str(daemon))))
+    peer = await world.outside(server.accept)
+    assert await world.outside(peer.recv) == b"the main thread is over"
+    if not daemon:
+        peer.send(b"go on")
+        peer.half_close()
+    assert await world.outside(peer.messages_to_end) == []
+    assert (await world.join(ending)).stdout == ("" if daemon else "b'go on'\n")
+
+
+@ORIGINAL
 @pytest.mark.faces("asyncio")
 async def test_a_peer_that_does_not_read_does_not_keep_a_process_from_ending(world):
     server = world.raw_listener(receive_buffer=4096)

@@ -188,6 +188,22 @@ async def test_what_the_same_turn_has_sent_goes_out_before_an_iterator_is_waited
     assert await conn.send_many(messages()) == 1
 
 
+@ORIGINAL
+@pytest.mark.faces("asyncio", "uvloop")
+async def test_what_the_kernel_has_no_room_for_goes_out_while_an_iterator_holds_the_loop(world):
+    conn, peer, _ = await world.dialled(write_buffer=Buffer.fixed(10, max_bytes=2**26), **SILENT)
+    await conn.send(bytes(2**24))
+
+    def messages():
+        assert peer.recv() == bytes(2**24)
+        yield bytes(2**24)
+        assert peer.recv() == bytes(2**24)
+        yield b"3"
+        assert peer.recv() == b"3"
+
+    assert await conn.send_many(messages()) == 2
+
+
 @pytest.mark.faces("threads")
 async def test_the_timeout_of_send_many_holds_for_an_iterator_that_is_slow(world):
     client, _, _ = await world.pair()

@@ -261,6 +261,22 @@ impl Link {
         }
     }
 
+    /// Who calls may hold its loop for long: what was gathered goes out now, and what the kernel has no room for is
+    /// left to the supervisor.
+    pub fn write_past_loop(&self) {
+        self.flush_corked();
+        let mut tx = self.tx();
+        if !tx.is_stalled {
+            return;
+        }
+        let drainer = tx.drainer.take();
+        drop(tx);
+        if let Some(drainer) = drainer {
+            self.sync(drainer);
+        }
+        self.news.notify_one();
+    }
+
     /// The socket that the loop `id` should watch for room.
     pub fn socket_to_write(&self, id: usize) -> Option<Arc<Socket>> {
         let tx = self.tx();

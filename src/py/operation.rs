@@ -342,6 +342,10 @@ impl SendMany {
 
     fn send_batch(&mut self, py: Python<'_>) -> PyResult<Poll> {
         let until = (!self.is_gathered).then(|| clock::now().saturating_add(BATCH_TIME));
+        if !self.is_gathered {
+            // Whoever drives the iterable holds this thread, and the loop with it.
+            own(&self.link)?.write_past_loop();
+        }
         for _ in 0..BATCH {
             let kept = match self.next.take() {
                 Some(kept) => kept,
@@ -355,7 +359,6 @@ impl SendMany {
             let (sent, then) =
                 link.try_send(kept.as_slice(py), if self.is_gathered { From::Batch } else { From::Thread });
             if !self.is_gathered {
-                // Whoever drives the iterable holds this thread, and the loop with it.
                 see_to(py, link, then, From::Thread)?;
             }
             match sent {

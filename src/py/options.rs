@@ -283,7 +283,8 @@ fn settings(options: &Bound<'_, PyDict>, protocol: Protocol) -> PyResult<Setting
         cork: truth(&required(options, "cork")?, "cork")?,
         protocol,
         reconnect: None,
-        on_new_session: optional(options, "on_new_session")?
+        on_new_session: options
+            .get_item("on_new_session")?
             .map_or(Ok(knobs::ON_NEW_SESSION), |value| on_new_session(&value))?,
         session_timeout: optional(options, "session_timeout")?
             .map_or(Ok(knobs::SESSION_TIMEOUT), |value| seconds(&value, "session_timeout"))?,
