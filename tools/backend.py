@@ -1,7 +1,7 @@
 """The build backend: maturin, told to leave the paths of this machine out of what it builds.
 
-`pip install .` calls its hooks. `python tools/backend.py PROGRAM …` runs a program with the same flags, and so
-does the Makefile with maturin.
+`pip install .` calls its hooks. `python tools/backend.py PROGRAM …` runs a program with the same flags: the
+Makefile does so with maturin.
 """
 
 import os

@@ -354,14 +354,7 @@ impl SendMany {
                     Some(data) => Payload::new(&data?, &self.link)?.keep(),
                 },
             };
-            // The iterable is the user's, and may have forked.
-            let link = own(&self.link)?;
-            let (sent, then) =
-                link.try_send(kept.as_slice(py), if self.is_gathered { From::Batch } else { From::Thread });
-            if !self.is_gathered {
-                see_to(py, link, then, From::Thread)?;
-            }
-            match sent {
+            match self.hand_over(kept.as_slice(py), py)? {
                 Sent::Accepted => self.accepted += 1,
                 Sent::Refused => {}
                 Sent::Ended => return Err(events::closed_error(py)),
@@ -375,6 +368,17 @@ impl SendMany {
             }
         }
         Ok(Poll::Yield)
+    }
+
+    fn hand_over(&self, payload: &[u8], py: Python<'_>) -> PyResult<Sent> {
+        // The iterable is the user's, and may have forked.
+        let link = own(&self.link)?;
+        if self.is_gathered {
+            return Ok(link.try_send(payload, From::Batch).0);
+        }
+        let (sent, then) = link.try_send(payload, From::Thread);
+        see_to(py, link, then, From::Thread)?;
+        Ok(sent)
     }
 }
 
