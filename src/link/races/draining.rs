@@ -82,6 +82,33 @@ fn a_loop_that_closes_leaves_the_full_kernel_to_the_supervisor_at_once() {
     });
 }
 
+/// Whoever drives a user's iterable may hold its loop, which then drains nothing.
+#[test]
+fn a_loop_that_is_held_leaves_the_full_kernel_to_the_supervisor() {
+    in_orders(2_000, || {
+        let (end, peer) = lone();
+        let log = Log::default();
+        let (link, of) = (Arc::clone(&end.link), Loop::new(1));
+        let reader = {
+            let log = log.clone();
+            shuttle::thread::spawn(move || read_frames(&peer, &log, 4))
+        };
+        let held = {
+            let of = Arc::clone(&of);
+            looped::task(async move {
+                for number in 0..4 {
+                    assert!(looped::send(&of, &link, &[0, number]).await);
+                }
+                link.write_past_loop();
+                reader.join().expect("reading does not panic");
+            })
+        };
+        of.run([held]);
+        log.holds_all(&[0], 4);
+        end.end();
+    });
+}
+
 #[test]
 fn a_loop_that_comes_after_a_closed_one_meets_no_drainer_that_is_dead() {
     in_orders(2_000, || {
