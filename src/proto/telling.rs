@@ -141,7 +141,10 @@ mod tests {
         let count = |consumed| Numbers { consumed, credit: u64::MAX };
         let mut telling = Telling::default();
         for round in 0..5 {
-            assert_eq!(telling.note(count(round + 1), count(round), at(300 * round), || at(300 * round)), Untold::Watch);
+            assert_eq!(
+                telling.note(count(round + 1), count(round), at(300 * round), || at(300 * round)),
+                Untold::Watch
+            );
             assert_eq!(telling.deadline(count(round + 1), count(round + 1)), None);
         }
     }
