@@ -30,7 +30,7 @@ pub struct Sender {
     on_new_session: OnNewSession,
     /// Behind how many messages, ever entered, an ASK stands that was not answered.
     asked: Option<u64>,
-    /// PINGs of this link whose PONG proves that everything before a place was received.
+    /// PINGs of this link whose PONG proves that everything before a place was received, by their nonces.
     proofs: VecDeque<(u64, u64)>,
     /// Everything before this place is proved, or its PING is wanted or on its way, or nobody waits for it.
     pinged: u64,
@@ -296,7 +296,7 @@ impl Sender {
             }
             wire::Control::Pong { nonce, numbers } => {
                 confirm(&mut self.outbox, numbers)?;
-                if let Some(at) = self.proofs.iter().position(|(other, _)| other == nonce) {
+                if let Ok(at) = self.proofs.binary_search_by_key(nonce, |(ping, _)| *ping) {
                     let last = self.proofs.drain(..=at).next_back();
                     last.into_iter().for_each(|(_, place)| self.outbox.receipts().receive_to(place));
                 }
