@@ -28,6 +28,8 @@ use super::options::Buffer;
 use super::telling::{Telling, Untold};
 use super::wire::{Numbers, protocol};
 
+pub use super::telling::TELL_WITHIN;
+
 /// From here on it is told of together with data that goes out anyway (b).
 const TELL_WITH_DATA_COUNT: u64 = 64;
 const TELL_WITH_DATA_COST: u64 = 16 * 1024;
