@@ -12,7 +12,7 @@ from support.wires import OURS
 
 pytestmark = OURS
 
-#: Neither a PING nor a look of the runtime, for a third of the shortest of these, comes in time to tell anything.
+#: Neither a PING nor a look of the runtime (a third of the shortest of these) comes in time to tell anything.
 SELDOM = {"heartbeat_interval": 20, "heartbeat_timeout": 60, "close_timeout": 60}
 
 #: A quarter second is promised; the next heartbeat is twenty seconds away.
