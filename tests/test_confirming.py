@@ -165,3 +165,20 @@ async def test_a_thread_that_waits_for_a_confirmation_reads_it_itself(world):
         await world.join(taking)
     # A thread had to be begun for the first, and none for the second.
     assert statistics.median(confirmations) < 10 * statistics.median(round_trips)
+
+
+@OURS
+async def test_each_of_many_that_wait_hears_of_its_own_message_when_that_is_taken(world):
+    conn, peer, _ = await native_reserved(world, **RARELY)
+    count = 20
+    sending = []
+    for number in range(count):
+        sending.append(world.spawn(world.send(conn, b"%d" % number, confirm="consumed")))
+        assert await world.outside(peer.recv) == b"%d" % number
+    for taken in range(count):
+        assert conn.stats().confirmed == taken
+        peer.consume(1)
+        peer.ack()
+        assert await world.join(sending[taken]) is True
+        if taken + 1 < count:
+            await world.settle(sending[taken + 1])

@@ -163,7 +163,7 @@ fuzz_target!(|data: &[u8]| {
             10 | 11 => {}
             12 => {
                 end.now += Duration::from_millis(argument as u64);
-                end.receiver.note_untold(end.sender.announced(), || end.now);
+                end.receiver.note_untold(end.sender.announced(), end.now, || end.now);
                 end.receiver.judge(end.now);
                 end.sender.judge(end.now);
             }

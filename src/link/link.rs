@@ -18,13 +18,14 @@ use super::net::Socket;
 use super::seats::Seat;
 use super::sessions::Membership;
 use super::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use super::wake::{Bell, WaitList, Waker};
+use super::wake::{Bell, WaitList, Waiting, Waker};
 use crate::proto::Moment;
 use crate::proto::account::Stats;
 use crate::proto::endpoint::{Facts, Input, Role, State};
 use crate::proto::events::{Closed, Connected, Event, Reason};
 use crate::proto::halves::{Receiver, Sender};
 use crate::proto::options::{OnNewSession, Options, Protocol};
+use crate::proto::receipts::Ticket;
 use crate::proto::standing::Known;
 use crate::proto::wire::{Goodbye, Numbers, close};
 
@@ -55,8 +56,6 @@ pub struct Rx {
     pub(super) read_at: Moment,
     /// A message was taken by a reader that has not come back for more.
     pub(super) owes_answer: bool,
-    /// The supervisor knows that something consumed is to be told in time.
-    pub(super) is_tell_due: bool,
 }
 
 impl Rx {
@@ -73,7 +72,6 @@ impl Rx {
             reads: 0,
             read_at: now,
             owes_answer: false,
-            is_tell_due: false,
         }
     }
 }
@@ -97,9 +95,12 @@ pub struct Tx {
     pub(super) drainer: Option<Arc<dyn LoopDriver>>,
     pub(super) draining_threads: usize,
     pub(super) writers: WaitList,
-    pub(super) flushers: Vec<(u64, Waker)>,
-    /// For confirmation, each up to its moment.
-    pub(super) finishers: Vec<(Option<Moment>, Waker)>,
+    /// Each by the number of the last message before its own.
+    pub(super) flushers: Waiting<u64>,
+    /// Each for what becomes of its message.
+    pub(super) confirmers: Waiting<Ticket>,
+    /// Until everything is confirmed, each up to its moment.
+    pub(super) finishers: Waiting<Moment>,
 }
 
 impl Tx {
@@ -113,6 +114,24 @@ impl Tx {
         if !self.writers.is_empty() && self.sender.has_room() {
             self.writers.wake(1);
         }
+    }
+
+    /// Whoever waits to hear of messages looks again, if it is known by now what became of its own.
+    pub(super) fn wake_settled(&mut self) {
+        while let Some(ticket) = self.sender.next_settled() {
+            self.confirmers.wake_for(ticket);
+        }
+        if !self.finishers.is_empty() && self.sender.held() == 0 {
+            self.finishers.wake_all();
+        }
+    }
+
+    /// Nobody need wait for this half any longer: its end has come.
+    fn wake_everybody(&mut self) {
+        self.writers.wake_all();
+        self.flushers.wake_all();
+        self.confirmers.wake_all();
+        self.finishers.wake_all();
     }
 }
 
@@ -153,6 +172,8 @@ pub struct Link {
     /// Published by tx: what it has been told.
     told_consumed: AtomicU64,
     told_credit: AtomicU64,
+    /// Published by rx: the time in which it must be told is half over.
+    tells_with_messages: AtomicBool,
     /// The largest message that the peer takes.
     pub(super) max_size: AtomicUsize,
     /// Greetings of this handle so far.
@@ -190,8 +211,9 @@ impl Link {
             drainer: None,
             draining_threads: 0,
             writers: WaitList::default(),
-            flushers: Vec::new(),
-            finishers: Vec::new(),
+            flushers: Waiting::default(),
+            confirmers: Waiting::default(),
+            finishers: Waiting::default(),
         };
         let max_size = AtomicUsize::new(options.max_size);
         Arc::new_cyclic(|me| Self {
@@ -211,6 +233,7 @@ impl Link {
             credit: AtomicU64::new(0),
             told_consumed: AtomicU64::new(0),
             told_credit: AtomicU64::new(0),
+            tells_with_messages: AtomicBool::new(false),
             max_size,
             greetings: AtomicU32::new(0),
             awaits_answer: AtomicBool::new(false),
@@ -277,6 +300,20 @@ impl Link {
         let Numbers { consumed, credit } = rx.receiver.numbers();
         self.consumed.store(consumed, Ordering::Release);
         self.credit.store(credit, Ordering::Release);
+    }
+
+    /// What the peer would be told now goes with the next messages.
+    pub(super) fn tell_with_messages(&self) {
+        self.tells_with_messages.store(true, Ordering::Relaxed);
+    }
+
+    /// What goes out next is composed with these numbers: those of the moment in which the kernel is handed it.
+    pub(super) fn numbers_for(&self, tx: &mut Tx) -> Numbers {
+        if self.tells_with_messages.load(Ordering::Relaxed) {
+            self.tells_with_messages.store(false, Ordering::Relaxed);
+            tx.sender.tell_with_messages();
+        }
+        self.numbers()
     }
 
     pub fn status(&self) -> Status {
@@ -490,10 +527,6 @@ impl Link {
     pub(super) fn refuse_more(&self) {
         let mut tx = self.tx();
         tx.is_closed = true;
-        tx.writers.wake_all();
-        self.wake_finishers(&mut tx);
-        for (_, flusher) in tx.flushers.drain(..) {
-            flusher.wake();
-        }
+        tx.wake_everybody();
     }
 }

@@ -28,6 +28,8 @@ pub mod runtime;
 pub mod seats;
 pub mod select;
 mod sessions;
+#[cfg(all(test, not(feature = "races")))]
+mod settling;
 pub mod spin;
 pub mod supervisor;
 pub mod sync;

@@ -30,7 +30,7 @@ impl Link {
         let carried = tx.sender.link_up(agreement, now);
         (connected.redelivered, connected.lost) = (carried.redelivered, carried.lost);
         connected.resumed = agreement.is_some_and(|agreement| agreement.is_resumed);
-        self.wake_finishers(&mut tx);
+        tx.wake_settled();
         self.announce(&tx);
         self.max_size.store(tx.sender.max_size(), Ordering::Relaxed);
         status.session =
@@ -44,7 +44,6 @@ impl Link {
         rx.socket = Some(Arc::clone(&socket));
         rx.end = None;
         rx.is_paused = !rx.receiver.wants_bytes();
-        rx.is_tell_due = false;
         tx.socket = Some(socket);
         drop(tx);
         if !rest.is_empty() {

@@ -19,6 +19,7 @@ use super::sync::thread_local;
 use super::wake::{Wake, Waker};
 use crate::proto::events::Event;
 use crate::proto::halves::Front;
+use crate::proto::telling::Untold;
 
 const READ_BUFFER: usize = if cfg!(feature = "races") { 48 } else { 256 * 1024 };
 /// So much of a large message is worth a system call of its own; less is copied to its place.
@@ -357,6 +358,8 @@ impl Link {
         if !rx.receiver.has_for_sender() {
             return;
         }
+        // An answer carries the numbers of its own moment, with all that was consumed on arrival.
+        self.publish_numbers(rx);
         let mut tx = self.tx();
         let now = clock::now();
         while let Some(control) = rx.receiver.next_for_sender() {
@@ -366,7 +369,7 @@ impl Link {
                 Err(fault) => rx.receiver.fail(fault),
             }
         }
-        self.wake_finishers(&mut tx);
+        tx.wake_settled();
         self.write_and_watch(tx);
     }
 
@@ -382,9 +385,10 @@ impl Link {
             tx.sender.ack();
             self.write_and_watch(tx);
         }
-        if rx.receiver.note_untold(self.announced(), clock::now) && !rx.is_tell_due {
-            rx.is_tell_due = true;
-            self.news.notify_one();
+        match rx.receiver.note_untold(self.announced(), rx.read_at, clock::now) {
+            Untold::Quiet => {}
+            Untold::Watch => self.news.notify_one(),
+            Untold::Near => self.tell_with_messages(),
         }
     }
 

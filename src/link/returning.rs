@@ -31,7 +31,7 @@ impl Link {
         if let Fate::Over { consumed } = fate {
             let mut tx = self.tx();
             tx.sender.settle(consumed);
-            self.wake_finishers(&mut tx);
+            tx.wake_settled();
         }
     }
 

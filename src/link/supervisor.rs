@@ -319,7 +319,7 @@ impl Supervisor {
                 dues[1] = rx.receiver.deadline();
             }
             dues[2] = self.tick_due(&rx).map(|due| due.max(now + Duration::from_millis(1)));
-            dues[4] = rx.receiver.tell_deadline(self.link.announced());
+            dues[4] = self.link.tell_deadline(&mut rx);
         }
         drop(rx);
         let tx = self.link.tx();
@@ -329,7 +329,7 @@ impl Supervisor {
         if tx.socket.is_some() && !tx.has_failed {
             dues[5] = tx.sender.stall_deadline();
         }
-        dues[6] = tx.finishers.iter().filter_map(|(until, _)| *until).min();
+        dues[6] = tx.finishers.first();
         dues.into_iter().flatten().min()
     }
 

@@ -2,7 +2,7 @@
 //!
 //! Waking is not delivering: a woken waiter is only told to look again.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use super::lock::Mutex;
@@ -50,6 +50,61 @@ impl WaitList {
     pub fn is_empty(&self) -> bool {
         self.waiting.is_empty()
     }
+}
+
+/// Waiters of whom each waits for something of its own, a number or a moment: whoever wakes finds those whose
+/// turn it is, and whoever leaves its own place, without a look at the others.
+#[derive(Default)]
+pub struct Waiting<K> {
+    waiting: BTreeMap<(K, usize), Waker>,
+}
+
+impl<K: Ord + Copy> Waiting<K> {
+    pub fn add(&mut self, key: K, waker: Waker) {
+        self.waiting.insert((key, place_of(&waker)), waker);
+    }
+
+    /// Takes a waiter out, if it is still there.
+    pub fn remove(&mut self, key: K, waker: &Waker) {
+        self.waiting.remove(&(key, place_of(waker)));
+    }
+
+    /// What the first of them waits for.
+    pub fn first(&self) -> Option<K> {
+        self.waiting.first_key_value().map(|((key, _), _)| *key)
+    }
+
+    /// Wakes those who wait for exactly this.
+    pub fn wake_for(&mut self, key: K) {
+        while let Some(&found) = self.waiting.range((key, 0)..=(key, usize::MAX)).next().map(|(found, _)| found) {
+            self.waiting.remove(&found).into_iter().for_each(wake);
+        }
+    }
+
+    /// Wakes those who wait for this or for less.
+    pub fn wake_up_to(&mut self, key: K) {
+        while self.first().is_some_and(|first| first <= key) {
+            self.waiting.pop_first().into_iter().for_each(|(_, waker)| wake(waker));
+        }
+    }
+
+    pub fn wake_all(&mut self) {
+        std::mem::take(&mut self.waiting).into_values().for_each(wake);
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+}
+
+/// Each of them is told, whether anybody is there or not: what it waits for is no turn that another could have.
+fn wake(waker: Waker) {
+    waker.wake();
+}
+
+/// Tells two waiters apart.
+fn place_of(waker: &Waker) -> usize {
+    Arc::as_ptr(waker).addr()
 }
 
 /// A fact that many may wait for, told once or more.

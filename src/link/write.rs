@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::clock;
 use super::driver::LoopDriver;
-use super::link::{Link, Tx};
+use super::link::{Link, Rx, Tx};
 use super::lock::MutexGuard;
 use super::net::{Interest, Socket};
 use super::read::Park;
@@ -82,9 +82,9 @@ impl Link {
             Push::Refused => return (Sent::Refused, stalled),
             Push::Accepted => {}
         }
-        if !tx.finishers.is_empty() {
+        if !tx.confirmers.is_empty() {
             // A sliding buffer may have discarded what one of them waits for.
-            self.wake_finishers(&mut tx);
+            tx.wake_settled();
         }
         let then = if stalled == Then::Watch { stalled } else { self.written_later(&mut tx, is_corking) };
         tx.wake_next_writer();
@@ -105,7 +105,7 @@ impl Link {
         }
         let ticket = tx.sender.want(goal);
         let then = if stalled == Then::Watch { stalled } else { self.write(&mut tx) };
-        self.wake_finishers(&mut tx);
+        tx.wake_settled();
         tx.wake_next_writer();
         (Sent::Accepted, then, Some(ticket))
     }
@@ -132,8 +132,13 @@ impl Link {
         if tx.is_closed || tx.sender.has_outcome(ticket) {
             return false;
         }
-        tx.finishers.push((None, Arc::clone(waker)));
+        tx.confirmers.add(ticket, Arc::clone(waker));
         true
+    }
+
+    /// A waiter for what becomes of that message leaves.
+    pub fn leave_outcome(&self, ticket: Ticket, waker: &Waker) {
+        self.tx().confirmers.remove(ticket, waker);
     }
 
     /// Nobody wants to hear of that message any more.
@@ -179,8 +184,13 @@ impl Link {
         if tx.is_closed || tx.sender.is_flushed(mark) {
             return false;
         }
-        tx.flushers.push((mark, Arc::clone(waker)));
+        tx.flushers.add(mark, Arc::clone(waker));
         true
+    }
+
+    /// A waiter for a flush leaves.
+    pub fn leave_flushed(&self, mark: u64, waker: &Waker) {
+        self.tx().flushers.remove(mark, waker);
     }
 
     /// Wakes `waker` when there may be room. Returns false, without having noted it, when there is some
@@ -194,11 +204,9 @@ impl Link {
         true
     }
 
-    /// A waiter for room or for a flush leaves. One that was woken already passes the wake on.
+    /// A waiter for room leaves. One that was woken already passes the wake on.
     pub fn leave_room(&self, waker: &Waker) {
         let mut tx = self.tx();
-        tx.flushers.retain(|(_, other)| !Arc::ptr_eq(other, waker));
-        tx.finishers.retain(|(_, other)| !Arc::ptr_eq(other, waker));
         if !tx.writers.remove(waker) && tx.sender.has_room() {
             tx.writers.wake(1);
         }
@@ -310,34 +318,29 @@ impl Link {
         (held + tx.sender.lost() - lost, held == 0 || tx.is_closed)
     }
 
-    /// Wakes `waker` when something was confirmed, the handle ends, or at `until`. Returns false, without
+    /// Wakes `waker` when everything is confirmed, the handle ends, or at `until`. Returns false, without
     /// having noted it, when there is nothing to wait for.
     pub fn wait_confirmed(&self, until: Moment, waker: &Waker) -> bool {
         let mut tx = self.tx();
         if tx.is_closed || tx.sender.held() == 0 || clock::now() >= until {
             return false;
         }
-        tx.finishers.push((Some(until), Arc::clone(waker)));
+        tx.finishers.add(until, Arc::clone(waker));
         drop(tx);
         self.news.notify_one();
         true
     }
 
-    /// Something may have been confirmed.
-    pub(super) fn wake_finishers(&self, tx: &mut Tx) {
-        for (_, finisher) in tx.finishers.drain(..) {
-            finisher.wake();
-        }
+    /// A waiter for the confirmation of everything leaves.
+    pub fn leave_confirmed(&self, until: Moment, waker: &Waker) {
+        self.tx().finishers.remove(until, waker);
     }
 
     /// Whose time is over looks again.
     pub(super) fn wake_finishers_due(&self) {
         let mut tx = self.tx();
         if !tx.finishers.is_empty() {
-            let now = clock::now();
-            for (_, finisher) in tx.finishers.extract_if(.., |(until, _)| until.is_some_and(|until| now >= until)) {
-                finisher.wake();
-            }
+            tx.finishers.wake_up_to(clock::now());
         }
     }
 
@@ -348,12 +351,19 @@ impl Link {
         self.write_and_watch(tx);
     }
 
+    /// When what was consumed must be told, if that is to be and can be.
+    pub(super) fn tell_deadline(&self, rx: &mut Rx) -> Option<Moment> {
+        let may_tell = {
+            let tx = self.tx();
+            tx.socket.is_some() && !tx.has_failed && !tx.is_aborted
+        };
+        if may_tell { rx.receiver.tell_deadline(self.announced()) } else { None }
+    }
+
     /// What was consumed is told, if its time has come.
     pub(super) fn tell_if_due(&self) {
         let mut rx = self.rx();
-        let due = rx.receiver.tell_deadline(self.announced());
-        rx.is_tell_due = due.is_some();
-        if due.is_some_and(|due| clock::now() >= due) {
+        if self.tell_deadline(&mut rx).is_some_and(|due| clock::now() >= due) {
             let mut tx = self.tx();
             tx.sender.ack();
             drop(rx);
@@ -402,7 +412,8 @@ impl Link {
     pub(super) fn write(&self, tx: &mut Tx) -> Then {
         let was_stalled = std::mem::take(&mut tx.is_stalled);
         while let Some(socket) = tx.socket.clone().filter(|_| tx.may_write()) {
-            tx.sender.compose(self.numbers());
+            let numbers = self.numbers_for(tx);
+            tx.sender.compose(numbers);
             self.announce(tx);
             let parts = tx.sender.parts();
             let offered: usize = parts.iter().map(|part| part.len()).sum();
@@ -443,7 +454,8 @@ impl Link {
 
     fn send_past_queue(&self, tx: &mut Tx, payload: &[u8]) -> Then {
         let header = encode_header(payload.len());
-        tx.sender.compose_front(self.numbers());
+        let numbers = self.numbers_for(tx);
+        tx.sender.compose_front(numbers);
         let Some(socket) = &tx.socket else { return Then::Nothing };
         let front = tx.sender.front();
         let offered = front.len() + header.len() + payload.len();
@@ -497,16 +509,12 @@ impl Link {
     fn wrote(&self, tx: &mut Tx) {
         tx.wake_next_writer();
         if !tx.flushers.is_empty() {
-            let sender = &tx.sender;
-            let done = tx.flushers.extract_if(.., |(mark, _)| sender.is_flushed(*mark));
-            for (_, flusher) in done {
-                flusher.wake();
-            }
+            tx.flushers.wake_up_to(tx.sender.flushed());
         }
         if tx.sender.is_empty() || tx.sender.has_closed() {
             self.tell_ending();
             // On the original's wire nothing else confirms.
-            self.wake_finishers(tx);
+            tx.wake_settled();
         }
     }
 }

@@ -24,6 +24,8 @@ pub struct Control {
     has_ping: bool,
     has_ack: bool,
     has_ask: bool,
+    /// The numbers go with the next messages.
+    is_near: bool,
     close: Option<Closing>,
     announced: Numbers,
     nonce: u64,
@@ -122,6 +124,11 @@ impl Control {
         self.has_ack = true;
     }
 
+    /// The numbers go with the next messages, if there is news in them.
+    pub fn tell_with_messages(&mut self) {
+        self.is_near = true;
+    }
+
     /// An ASK behind the last message.
     pub fn ask(&mut self) {
         self.has_ask = true;
@@ -198,7 +205,7 @@ impl Control {
             self.put(Piece::Ping, numbers);
         }
         let is_told = !self.pieces.is_empty();
-        if !is_told && (self.has_ack || (messages.are_some && is_worth_telling(numbers, self.announced))) {
+        if !is_told && (self.has_ack || (messages.are_some && self.goes_with_messages(numbers))) {
             self.put(Piece::Ack, numbers);
         }
         self.front = self.pieces.len();
@@ -286,8 +293,12 @@ impl Control {
             }
         }
         if piece.tells() {
-            self.has_ack = false;
+            (self.has_ack, self.is_near) = (false, false);
         }
+    }
+
+    fn goes_with_messages(&self, numbers: Numbers) -> bool {
+        (self.is_near && numbers != self.announced) || is_worth_telling(numbers, self.announced)
     }
 
     fn asks_behind(&self, messages: Messages) -> bool {
@@ -380,6 +391,17 @@ mod tests {
         assert_eq!(write_all(&mut control, SOME, 64)[0], [wire::ACK]);
         assert_eq!(control.announced(), numbers(64));
         assert_eq!(write_all(&mut control, SOME, 64)[0], NOTHING);
+    }
+
+    #[test]
+    fn numbers_whose_time_is_near_go_with_the_next_messages() {
+        let mut control = begun();
+        write_all(&mut control, NONE, 0);
+        control.tell_with_messages();
+        assert_eq!(write_all(&mut control, SOME, 0)[0], NOTHING, "there is no news");
+        assert_eq!(write_all(&mut control, NONE, 1)[0], NOTHING);
+        assert_eq!(write_all(&mut control, SOME, 1)[0], [wire::ACK]);
+        assert_eq!(write_all(&mut control, SOME, 2)[0], NOTHING);
     }
 
     #[test]

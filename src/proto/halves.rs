@@ -13,6 +13,7 @@ use super::liveness::{Hearing, flood};
 use super::options::{Options, Protocol};
 use super::session::{Heard, Incoming};
 use super::standing::Standing;
+use super::telling::Untold;
 use super::wire::{Control, Goodbye, Numbers, protocol};
 
 pub use super::sender::Sender;
@@ -223,15 +224,16 @@ impl Receiver {
         })
     }
 
-    /// Notes that something was consumed of which the peer was not told; true when a new deadline began.
-    pub fn note_untold(&mut self, announced: Numbers, now: impl FnOnce() -> Moment) -> bool {
-        self.inbox.incoming_mut().is_some_and(|incoming| {
+    /// Something may have been consumed of which the peer was not told: what is to be done about it. `lately` is a
+    /// moment that has just passed; the clock is asked only where a new time begins.
+    pub fn note_untold(&mut self, announced: Numbers, lately: Moment, now: impl FnOnce() -> Moment) -> Untold {
+        self.inbox.incoming_mut().map_or(Untold::Quiet, |incoming| {
             incoming.told(announced);
-            incoming.note_untold(now)
+            incoming.note_untold(lately, now)
         })
     }
 
-    /// When what was consumed must be told.
+    /// When what was consumed must be told. Whoever asks keeps the time: it looks again then.
     pub fn tell_deadline(&mut self, announced: Numbers) -> Option<Moment> {
         let incoming = self.inbox.incoming_mut()?;
         incoming.told(announced);

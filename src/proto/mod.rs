@@ -23,6 +23,7 @@ pub mod sender;
 pub mod session;
 pub mod sessions;
 pub mod standing;
+pub mod telling;
 pub mod wire;
 
 /// Monotonic time since an origin that the caller chooses; only differences mean anything.

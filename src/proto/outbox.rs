@@ -190,11 +190,6 @@ impl Outbox {
         self.receipts.place(written - u64::from(self.begun_written < self.border).min(written))
     }
 
-    /// Whether somebody waits to hear that a message was received which was handed over behind `place`.
-    pub fn wants_receipt_behind(&self, place: u64) -> bool {
-        self.receipts.wants_receipt(place, self.place_handed_over())
-    }
-
     /// Whether a message of this length may go to the kernel past the queue.
     pub fn may_pass(&self, length: usize) -> bool {
         self.is_empty() && self.may_begin() && !self.is_large(length)
@@ -477,6 +472,7 @@ impl Outbox {
     /// Gives back memory that an idle connection does not need.
     pub fn trim(&mut self) {
         self.zones.trim();
+        self.receipts.trim();
     }
 
     fn waiting_count(&self) -> u64 {

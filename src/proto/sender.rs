@@ -30,9 +30,9 @@ pub struct Sender {
     on_new_session: OnNewSession,
     /// Behind how many messages, ever entered, an ASK stands that was not answered.
     asked: Option<u64>,
-    /// PINGs of this link whose PONG proves that everything before a place was received.
+    /// PINGs of this link whose PONG proves that everything before a place was received, by their nonces.
     proofs: VecDeque<(u64, u64)>,
-    /// Everything before this place is proved, or its PING is wanted or on its way.
+    /// Everything before this place is proved, or its PING is wanted or on its way, or nobody waits for it.
     pinged: u64,
 }
 
@@ -107,7 +107,13 @@ impl Sender {
     pub fn want(&mut self, goal: Goal) -> Ticket {
         let ticket = self.outbox.want(goal);
         match goal {
-            Goal::Received => self.prove(),
+            Goal::Received => {
+                if self.outbox.queued() == 0 {
+                    // It was handed over when nobody waited for it yet.
+                    self.pinged = self.pinged.min(self.outbox.place_handed_over().saturating_sub(1));
+                }
+                self.prove();
+            }
             Goal::Consumed => self.ask(),
         }
         ticket
@@ -123,6 +129,11 @@ impl Sender {
         self.outbox.receipts().is_known(ticket)
     }
 
+    /// A ticket whose outcome has become known, each once.
+    pub fn next_settled(&mut self) -> Option<Ticket> {
+        self.outbox.receipts().next_settled()
+    }
+
     /// Nobody waits for it any more.
     pub fn forget(&mut self, ticket: Ticket) {
         self.outbox.receipts().forget(ticket);
@@ -130,10 +141,11 @@ impl Sender {
 
     /// A PING goes behind what was handed over, if somebody waits to hear that it was received.
     fn prove(&mut self) {
-        if self.outbox.wants_receipt_behind(self.pinged) {
-            self.pinged = self.outbox.place_handed_over();
+        let handed_over = self.outbox.place_handed_over();
+        if self.outbox.receipts().wants_receipt(self.pinged, handed_over) {
             self.control.ping();
         }
+        self.pinged = handed_over;
     }
 
     /// The kernel took so many bytes of the front; a PING among them stands behind what it had before.
@@ -284,7 +296,7 @@ impl Sender {
             }
             wire::Control::Pong { nonce, numbers } => {
                 confirm(&mut self.outbox, numbers)?;
-                if let Some(at) = self.proofs.iter().position(|(other, _)| other == nonce) {
+                if let Ok(at) = self.proofs.binary_search_by_key(nonce, |(ping, _)| *ping) {
                     let last = self.proofs.drain(..=at).next_back();
                     last.into_iter().for_each(|(_, place)| self.outbox.receipts().receive_to(place));
                 }
@@ -297,6 +309,11 @@ impl Sender {
     /// An ACK goes out with the next write.
     pub fn ack(&mut self) {
         self.control.ack();
+    }
+
+    /// The numbers go with the next messages, if there is news in them.
+    pub fn tell_with_messages(&mut self) {
+        self.control.tell_with_messages();
     }
 
     /// An ASK goes out behind the last message.
@@ -392,7 +409,12 @@ impl Sender {
 
     /// Everything that had entered before `mark` was handed to the kernel, or discarded by policy.
     pub fn is_flushed(&self, mark: u64) -> bool {
-        self.outbox.gone() >= mark
+        self.flushed() >= mark
+    }
+
+    /// The highest mark that `is_flushed`.
+    pub fn flushed(&self) -> u64 {
+        self.outbox.gone()
     }
 
     /// When something must be said.

@@ -20,16 +20,16 @@
 //! 9. `what_was_granted_and_taken_survives_a_resume`
 
 use std::collections::VecDeque;
-use std::time::Duration;
 
 use super::Moment;
 use super::events::Fault;
 use super::hello::Agreement;
 use super::options::Buffer;
+use super::telling::{Telling, Untold};
 use super::wire::{Numbers, protocol};
 
-/// A consumption is told of at the latest after this (`wire.md` §4, e).
-pub const TELL_WITHIN: Duration = Duration::from_millis(250);
+pub use super::telling::TELL_WITHIN;
+
 /// From here on it is told of together with data that goes out anyway (b).
 const TELL_WITH_DATA_COUNT: u64 = 64;
 const TELL_WITH_DATA_COST: u64 = 16 * 1024;
@@ -53,9 +53,8 @@ pub struct Incoming {
     /// What the peer was told, as far as this half knows.
     announced: Numbers,
     step: Numbers,
-    /// Since when something untold was consumed, and the number told before it.
-    untold: Option<(u64, Moment)>,
-    /// ASKs wait until everything before these numbers is consumed.
+    telling: Telling,
+    /// ASKs wait until everything before these numbers is consumed; the lowest first.
     asked: VecDeque<u64>,
 }
 
@@ -75,7 +74,7 @@ impl Incoming {
             is_frozen: false,
             announced: Numbers::default(),
             step: Numbers::default(),
-            untold: None,
+            telling: Telling::default(),
             asked: VecDeque::new(),
         }
     }
@@ -92,7 +91,7 @@ impl Incoming {
     pub fn resume(&mut self, peer_hold: u64) {
         self.step =
             Numbers { consumed: (self.max_messages / 4).max(1), credit: (self.window.min(peer_hold) / 4).max(1) };
-        self.untold = None;
+        self.telling = Telling::default();
         self.asked.clear();
     }
 
@@ -176,32 +175,24 @@ impl Incoming {
     pub fn must_tell(&mut self) -> bool {
         let before = self.asked.len();
         // A side that closes answers at once: nothing more will be consumed.
-        let (consumed, is_frozen) = (self.consumed, self.is_frozen);
-        self.asked.retain(|mark| *mark > consumed && !is_frozen);
+        while self.asked.front().is_some_and(|mark| *mark <= self.consumed || self.is_frozen) {
+            self.asked.pop_front();
+        }
         let now = self.numbers();
         self.asked.len() < before
             || now.consumed.saturating_sub(self.announced.consumed) >= self.step.consumed
             || now.credit.saturating_sub(self.announced.credit) >= self.step.credit
     }
 
-    /// Something untold was consumed, for the first time since the last was told.
-    pub fn note_untold(&mut self, now: impl FnOnce() -> Moment) -> bool {
-        if self.numbers() == self.announced {
-            self.untold = None;
-            return false;
-        }
-        let told = self.announced.credit;
-        if self.untold.is_some_and(|(before, _)| before == told) {
-            return false;
-        }
-        self.untold = Some((told, now()));
-        true
+    /// Something may have been consumed: what is to be done about it. `lately` is a moment that has just passed;
+    /// the clock is asked only where a new time begins.
+    pub fn note_untold(&mut self, lately: Moment, now: impl FnOnce() -> Moment) -> Untold {
+        self.telling.note(self.numbers(), self.announced, lately, now)
     }
 
-    /// When the untold must be told.
-    pub fn tell_deadline(&self) -> Option<Moment> {
-        let (before, since) = self.untold?;
-        (before == self.announced.credit).then(|| since.saturating_add(TELL_WITHIN))
+    /// When the untold must be told. Whoever asks keeps the time: it looks again then.
+    pub fn tell_deadline(&mut self) -> Option<Moment> {
+        self.telling.deadline(self.numbers(), self.announced)
     }
 }
 
@@ -317,6 +308,8 @@ impl Outgoing {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::super::cost;
     use super::super::options::Policy;
     use super::*;
@@ -490,19 +483,41 @@ mod tests {
     }
 
     #[test]
-    fn what_was_consumed_is_told_within_a_quarter_second() {
+    fn every_consumption_is_told_within_a_quarter_second() {
         let at = Duration::from_millis;
         let mut incoming = incoming(Policy::Fixed, 1000, 1 << 20);
+        assert_eq!(incoming.note_untold(at(1), || at(1)), Untold::Quiet);
+        for round in 0..9 {
+            let now = 500 * round + 10;
+            incoming.receive(64);
+            incoming.leave(64, true);
+            assert_eq!(incoming.note_untold(at(now), || at(now)), Untold::Watch);
+            assert_eq!(incoming.tell_deadline(), Some(at(now + 240)));
+            incoming.told(incoming.numbers());
+            assert_eq!(incoming.tell_deadline(), None);
+        }
         incoming.receive(64);
+        incoming.leave(64, true);
+        incoming.note_untold(at(5000), || at(5000));
+        incoming.resume(1 << 20);
+        assert_eq!(incoming.tell_deadline(), None, "the first ACK of the next link tells");
         incoming.receive(64);
-        assert!(!incoming.note_untold(|| at(1)));
         incoming.leave(64, true);
-        assert!(incoming.note_untold(|| at(10)));
-        incoming.leave(64, true);
-        assert!(!incoming.note_untold(|| at(200)));
-        assert_eq!(incoming.tell_deadline(), Some(at(260)));
-        incoming.told(incoming.numbers());
-        assert_eq!(incoming.tell_deadline(), None);
+        assert_eq!(incoming.note_untold(at(5010), || at(5010)), Untold::Watch);
+    }
+
+    #[test]
+    fn an_ask_costs_the_same_however_many_wait() {
+        let mut incoming = incoming(Policy::Fixed, 1 << 20, 1 << 40);
+        for _ in 0..100_000 {
+            incoming.receive(64);
+            incoming.ask();
+        }
+        for left in (0..100_000).rev() {
+            incoming.leave(64, true);
+            assert!(incoming.must_tell() && !incoming.must_tell());
+            assert_eq!(incoming.asked.len(), left, "the one that is answered, and no other");
+        }
     }
 
     #[test]

@@ -108,6 +108,14 @@ impl Confirm {
             Stage::Known => false,
         }
     }
+
+    fn leave(&self, waker: &Waker) {
+        match self.stage {
+            Stage::Sending(_) => self.link.leave_room(waker),
+            Stage::Waiting(ticket) => self.link.leave_outcome(ticket, waker),
+            Stage::Known => {}
+        }
+    }
 }
 
 impl Drop for Confirm {
@@ -230,11 +238,10 @@ impl Operation {
     pub fn disarm(&self, waker: &Waker) {
         match self {
             Self::Recv(link) | Self::RecvMany(link, _) => link.leave(waker),
-            Self::Send(link, _)
-            | Self::SendMany(SendMany { link, .. })
-            | Self::Confirm(Confirm { link, .. })
-            | Self::Flush(link, _)
-            | Self::Finish(link, ..) => link.leave_room(waker),
+            Self::Send(link, _) | Self::SendMany(SendMany { link, .. }) => link.leave_room(waker),
+            Self::Confirm(confirm) => confirm.leave(waker),
+            Self::Flush(link, mark) => link.leave_flushed(*mark, waker),
+            Self::Finish(link, _, until) => link.leave_confirmed(*until, waker),
             Self::Accept(listener, _) => listener.leave(waker),
             Self::Select(select) => select.disarm(waker),
             Self::Connected(..) | Self::Closed(_) | Self::ListenerClosed(_) | Self::ShutDown(_) => {

@@ -191,7 +191,7 @@ fn nobody_waits_for_ever(pair: &mut Pair) -> Result<(), TestCaseError> {
     }
     pair.incoming.told(pair.announced);
     let is_told_at_once = pair.incoming.must_tell();
-    pair.incoming.note_untold(|| Duration::ZERO);
+    pair.incoming.note_untold(Duration::ZERO, || Duration::ZERO);
     if is_told_at_once || pair.incoming.tell_deadline().is_some() {
         pair.tell();
     }

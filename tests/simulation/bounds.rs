@@ -8,7 +8,7 @@ use netasync::proto::classic::HEADER;
 use netasync::proto::cost;
 use netasync::proto::endpoint::State;
 use netasync::proto::options::{Buffer, Policy};
-use netasync::proto::session::TELL_WITHIN;
+use netasync::proto::telling::TELL_WITHIN;
 
 use crate::end::End;
 use crate::traffic::READ;

@@ -84,7 +84,7 @@ pub struct End {
     pub has_closed_reading: bool,
     pub ended_at: Option<Moment>,
     closed: Option<Reason>,
-    /// When what was consumed must be told.
+    /// When whoever keeps the time looks whether something is to be told.
     pub tell_by: Option<Moment>,
     /// When something promised must have been done; only looked at, never waited for.
     pub promised_by: Option<Moment>,
@@ -280,7 +280,7 @@ impl End {
         self.known = agreement.map(|agreement| Known { session: agreement.session, token: agreement.token });
         let announced = self.sender.announced();
         self.receiver.push_event(Event::Connected(connected));
-        self.hear_by = None;
+        (self.hear_by, self.tell_by) = (None, None);
         self.taps.push((wire, Tap::new(self.options.protocol, announced)));
         self.link = Some(Link {
             wire,

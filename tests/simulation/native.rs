@@ -107,6 +107,29 @@ fn what_is_consumed_is_told_in_time_through_a_full_network() {
 }
 
 #[test]
+fn no_consumption_is_untold_for_more_than_a_quarter_second_of_a_living_link() {
+    for (seed, period) in [40, 100, 240, 260, 333, 700, 1500].into_iter().enumerate() {
+        for policy in [Policy::Fixed, Policy::Sliding] {
+            let mut setup = ours();
+            for options in &mut setup.options {
+                (options.heartbeat_interval, options.heartbeat_timeout) =
+                    (Duration::from_secs(20), Duration::from_secs(60));
+                options.read_buffer.policy = policy;
+            }
+            let often = |milliseconds| Writing { period: Duration::from_millis(milliseconds), ..few(100) };
+            setup.writing = [often(period), often(97 + 13 * seed as u64)];
+            let pace = |milliseconds| Reading::Every { period: Duration::from_millis(milliseconds), count: 1 };
+            setup.reading = [pace(period + 11), pace(57)];
+            let mut world = world(setup);
+            world.at(9_000, Act::Reset).at(14_000, Act::CloseReading(0));
+            // The promise itself is held at every moment, against what really went out.
+            world.run_until(19_000);
+            assert!(is_up(&world.dialler) && is_up(world.server()));
+        }
+    }
+}
+
+#[test]
 fn one_message_at_a_time_passes_the_smallest_window() {
     let mut setup = ours();
     setup.writing = [few(200); 2];

@@ -8,6 +8,7 @@ use netasync::proto::endpoint::{Input, Phase, Role};
 use netasync::proto::events::{Fault, Reason};
 use netasync::proto::outbox::Push;
 use netasync::proto::receipts::Goal;
+use netasync::proto::telling::Untold;
 
 use crate::application::encode;
 use crate::end::End;
@@ -134,15 +135,24 @@ impl End {
 
     /// Something was consumed, or may have been: sees to it that the peer is told in time.
     fn tell(&mut self, now: Moment) {
-        if self.receiver.must_tell(self.sender.announced()) {
+        let announced = self.sender.announced();
+        if self.receiver.must_tell(announced) {
             self.sender.ack();
         }
-        self.receiver.note_untold(self.sender.announced(), || now);
+        match self.receiver.note_untold(announced, now, || now) {
+            Untold::Quiet => {}
+            Untold::Watch => self.tell_by = self.receiver.tell_deadline(announced),
+            Untold::Near => self.sender.tell_with_messages(),
+        }
     }
 
+    /// Whoever keeps the time looks when it was told to, and not before.
     pub fn tell_if_due(&mut self, network: &mut Network, now: Moment) {
+        if self.link.is_none() || self.tell_by.is_none_or(|by| now < by) {
+            return;
+        }
         let due = self.receiver.tell_deadline(self.sender.announced());
-        if self.link.is_some() && due.is_some_and(|due| now >= due) {
+        if due.is_some_and(|due| now >= due) {
             self.sender.ack();
             self.write(network, now);
         }

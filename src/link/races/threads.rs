@@ -54,7 +54,7 @@ pub fn flush(link: &Link) {
     while link.is_flushed(mark) == Some(false) {
         if link.wait_flushed(mark, &waker) {
             link.serve_in_thread(&park, None);
-            link.leave_room(&waker);
+            link.leave_flushed(mark, &waker);
         }
     }
 }
