@@ -41,7 +41,6 @@ mod _native {
 
     #[pymodule_init]
     fn init(_module: &pyo3::Bound<'_, pyo3::types::PyModule>) -> pyo3::PyResult<()> {
-        crate::link::fork::listen();
-        Ok(())
+        crate::link::fork::listen().map_err(|error| crate::py::events::os_error(&error, ""))
     }
 }
