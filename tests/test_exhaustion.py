@@ -1,18 +1,19 @@
-"""Without a descriptor or a thread to be had: an OSError at the call, or the call works; no handle ends for it."""
+"""Without a descriptor or a thread to be had: an OSError at the call, or the call works; no handle ends."""
 
 import pytest
 
 from support.process import run_script
 
-#: From `no_descriptors` to `descriptors` the process can open nothing; `become_nobody` gives the same pair for threads.
+#: From `no_descriptors` to `descriptors` the process can open nothing; `become_nobody` gives such a pair for
+#: threads.
 LIMITS = """
     import asyncio, errno, os, resource, socket, sys, threading, time, warnings
     import netasync, netasync.blocking as na
 
     def limiter(kind, number):
-        hard = resource.getrlimit(kind)[1]
-        before = resource.getrlimit(kind)[0]
-        return (lambda: resource.setrlimit(kind, (number, hard))), (lambda: resource.setrlimit(kind, (before, hard)))
+        before, hard = resource.getrlimit(kind)
+        limit = lambda soft: resource.setrlimit(kind, (soft, hard))
+        return (lambda: limit(number)), (lambda: limit(before))
 
     # The first three are open, and stay so; `poll` is given three at most.
     no_descriptors, descriptors = limiter(resource.RLIMIT_NOFILE, 3)

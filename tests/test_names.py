@@ -6,8 +6,8 @@ from support.namespace import missing, run_with_names
 
 pytestmark = pytest.mark.skipif(bool(missing()), reason=missing() or "namespaces")
 
-#: Two servers behind one name, `both(first, second)` says in which order it lists them; `cut` breaks the link to the
-#: server of an address.
+#: Two servers behind one name, `both(first, second)` says in which order it lists them; `cut` breaks the link
+#: to the server of an address.
 TWO_SERVERS = """
     import contextlib, time, netasync, netasync.blocking as na
 
@@ -240,9 +240,9 @@ def test_a_lookup_that_is_over_leaves_no_thread():
 SCOPED = """
     import asyncio, netasync, netasync.blocking as na
     with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as sock:
-        address = socket.inet_pton(socket.AF_INET6, "fe80::1") + struct.pack("Ii", 64, socket.if_nametoindex("lo"))
+        address = socket.inet_pton(socket.AF_INET6, "fe80::1")
         try:
-            fcntl.ioctl(sock, 0x8916, address)
+            fcntl.ioctl(sock, 0x8916, address + struct.pack("Ii", 64, socket.if_nametoindex("lo")))
         except OSError as problem:
             print(f"no IPv6 here: {problem}")
             sys.exit()
