@@ -43,7 +43,7 @@ mod _native {
     fn init(module: &pyo3::Bound<'_, pyo3::types::PyModule>) -> pyo3::PyResult<()> {
         use pyo3::types::PyModuleMethods;
 
-        crate::link::fork::listen();
+        crate::link::fork::listen().map_err(|error| crate::py::events::os_error(&error, ""))?;
         module.add("__version__", env!("CARGO_PKG_VERSION"))
     }
 }

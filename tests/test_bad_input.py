@@ -138,6 +138,31 @@ async def test_a_target_that_cannot_be_dialled_is_told_at_the_call(world, target
 
 
 @pytest.mark.parametrize(
+    ("target", "error", "words"),
+    [
+        (("localhost", "9988"), TypeError, "the port must be an int, not str"),
+        (("localhost", 9988.0), TypeError, "the port must be an int, not float"),
+        (("localhost", True), TypeError, "the port must be an int, not bool"),
+        (" localhost:1", ValueError, "no ' ' in it: character 1"),
+        ("local\thost:1", ValueError, "character 6"),
+        ((" localhost", 1), ValueError, "no ' ' in it: character 1"),
+        ("user@host:1", ValueError, "no '@' in it: character 5"),
+        ("localhost:1 ", ValueError, "without ' '"),
+        ("localhost:http", ValueError, "without 'h'"),
+    ],
+)
+async def test_what_is_wrong_with_a_target_is_named(world, target, error, words):
+    with pytest.raises(error) as told:
+        world.connect(target)
+    assert words in str(told.value)
+
+
+async def test_a_listener_says_that_its_port_must_be_a_number(world):
+    with pytest.raises(TypeError, match="the port must be an int, not str"):
+        world.listen(("127.0.0.1", "9988"))
+
+
+@pytest.mark.parametrize(
     ("target", "error"),
     [
         (65536, ValueError),

@@ -2,10 +2,12 @@
 
 import contextlib
 import itertools
+import socket
 
 import pytest
 
 from netasync import Backoff, Buffer, ClosedError, Disconnected, Reason, State
+from support.faces import aio
 from support.grammar import spell
 from support.wires import ORIGINAL
 
@@ -184,6 +186,19 @@ async def test_a_dial_whose_two_ends_are_one_socket_counts_as_refused(world):
     before = conn.stats().attempts
     await world.eventually(lambda: conn.stats().attempts > before + 2)
     assert conn.stats().links == 0
+
+
+async def test_a_dial_that_has_met_itself_leaves_its_port_to_everybody(world):
+    for _ in range(10):
+        port = world.reserved_port()
+        port.close()
+        conn = world.connect(port.address, local_address=port.address, reconnect=600)
+        assert (await world.down(conn)).detail == "dialled itself"
+        with socket.socket() as server:
+            # Without SO_REUSEADDR: not even a connection that has ended may keep it.
+            server.bind(("127.0.0.1", port.port))
+            server.listen()
+        aio(conn).abort()
 
 
 async def test_full_jitter_waits_differ_and_stay_below_their_bound(world):

@@ -206,6 +206,7 @@ def test_the_reasons_are_those_of_the_design():
         "REFUSED",
         "UNREACHABLE",
         "NAME_NOT_FOUND",
+        "NAME_LOOKUP_FAILED",
         "OPEN_TIMEOUT",
         "TLS",
         "REJECTED",

@@ -58,7 +58,8 @@ def connect(
 
     Args:
         target: `"host:port"`, `"[::1]:9988"`, `(host, port)` or `"tcp://host:port"`. Every attempt looks
-            the name up again and tries its addresses in turn.
+            the name up again and tries its addresses in turn, the one that answered last first. A session
+            is shown only to the address that issued it; another one begins a session of its own.
         heartbeat_interval: seconds without a write after which a heartbeat goes out.
         heartbeat_timeout: seconds of silence after which the peer is taken for dead, at least twice the
             interval and 0.1; None is four intervals and at least 20.
@@ -87,6 +88,7 @@ def connect(
         TypeError: an argument of the wrong kind.
         ValueError: a value that makes no sense; the message names the limit and the value.
         ClosedError: `runtime` was shut down.
+        OSError: the runtime cannot be started: the system has no thread or no descriptor left.
     """
     options: dict[str, Any] = locals()
     return _native.connect(options.pop("target"), options)
@@ -117,7 +119,8 @@ def listen(
 
     Args:
         target: a port or `":9988"` on 127.0.0.1; other interfaces by address, as in `"0.0.0.0:9988"`,
-            `"[::]:9988"` or `(address, port)`. Port 0 picks one: see `Listener.address`.
+            `"[::]:9988"`, `"[fe80::1%eth0]:9988"` or `(address, port)`. Port 0 picks one: see
+            `Listener.address`.
         heartbeat_interval: as in `connect`; like the rest, for every accepted connection.
         heartbeat_timeout: as in `connect`.
         open_timeout: as in `connect`.
@@ -143,7 +146,8 @@ def listen(
             absent goes first.
 
     Raises:
-        OSError: the address is taken, or is none of this machine.
+        OSError: the address is taken or is none of this machine, or the system has no descriptor or thread
+            left.
         TypeError: an argument of the wrong kind.
         ValueError: a value that makes no sense; the message names the limit and the value.
         ClosedError: `runtime` was shut down.

@@ -39,6 +39,7 @@ class Reason(enum.Enum):
     REFUSED = "refused"
     UNREACHABLE = "unreachable"
     NAME_NOT_FOUND = "name_not_found"
+    NAME_LOOKUP_FAILED = "name_lookup_failed"
     OPEN_TIMEOUT = "open_timeout"
     TLS = "tls"
     REJECTED = "rejected"
@@ -75,7 +76,8 @@ class Reason(enum.Enum):
 _SENTENCES = {
     Reason.REFUSED: "the address was reached, but nobody is listening there",
     Reason.UNREACHABLE: "the address cannot be reached",
-    Reason.NAME_NOT_FOUND: "the host's name could not be resolved",
+    Reason.NAME_NOT_FOUND: "nobody knows the host's name",
+    Reason.NAME_LOOKUP_FAILED: "the host's name could not be looked up",
     Reason.OPEN_TIMEOUT: "the connection was not established in time",
     Reason.TLS: "the encrypted connection could not be set up",
     Reason.REJECTED: "the peer refused this connection and said why",

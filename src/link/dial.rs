@@ -1,4 +1,5 @@
-//! Dialling: the name is looked up anew for every attempt, and its addresses are tried in turn.
+//! Dialling: the name is looked up anew for every attempt, and its addresses are tried in turn. `proto/round.rs`
+//! decides in which order, and who is shown the session.
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -8,11 +9,14 @@ use std::sync::Arc;
 use super::clock;
 use super::greeting::{self, Greeted};
 use super::link::Link;
+use super::lock::Mutex;
+use super::lookup::{History, Lookups};
 use super::net::{self, Socket, words_of};
 use super::target::Target;
 use crate::proto::Moment;
 use crate::proto::events::Reason;
-use crate::proto::hello::Failure;
+use crate::proto::hello::{Failure, Fate};
+use crate::proto::round::{Call, Home, Purpose, Round};
 
 /// Where a dialler dials to, and from.
 #[derive(Debug, Clone)]
@@ -40,42 +44,85 @@ impl Dialed {
     }
 }
 
-pub(super) fn dial(route: Arc<Route>, link: Arc<Link>) -> Dialling {
+/// How a dialler finds its peer, this time and the next.
+pub(super) struct Way {
+    route: Route,
+    lookups: Arc<Lookups>,
+    history: History,
+    /// Whom it reached last: while the link knows a session, its issuer.
+    last: Mutex<Option<SocketAddr>>,
+}
+
+impl Way {
+    pub(super) fn new(route: Route, lookups: Arc<Lookups>) -> Arc<Self> {
+        Arc::new(Self { route, lookups, history: History::default(), last: Mutex::default() })
+    }
+
+    fn home(&self, link: &Link) -> Home<SocketAddr> {
+        match *self.last.lock() {
+            None => Home::Nowhere,
+            Some(address) if link.has_session() => Home::Issuer(address),
+            Some(address) => Home::Reached(address),
+        }
+    }
+
+    /// A session that does not go on here is not this one's.
+    fn reached(&self, address: SocketAddr, link: &Link, dialed: &Dialed) {
+        if !dialed.greeted.as_ref().is_some_and(|greeted| greeted.agreement.is_resumed) {
+            link.forget_session();
+        }
+        *self.last.lock() = Some(address);
+    }
+}
+
+pub(super) fn dial(way: Arc<Way>, link: Arc<Link>, purpose: Purpose) -> Dialling {
     Box::pin(async move {
         let limit = link.options().open_timeout;
         let open_by = clock::now().saturating_add(limit);
-        let timed_out = || Failure::passing(Reason::OpenTimeout, format!("not open within {limit:?}"));
-        clock::within(limit, dial_in_turn(&route, &link, open_by)).await.unwrap_or_else(|| Err(timed_out()))
+        let Target { host, port } = &way.route.target;
+        let addresses = way.lookups.find(host, *port, &way.history, open_by).await?;
+        let round = Round::new(addresses, way.home(&link), purpose, limit);
+        dial_in_turn(round, &way, &link, open_by).await
     })
 }
 
-/// Looks the name up anew and tries its addresses in turn, each with its share of the time.
-async fn dial_in_turn(route: &Route, link: &Link, open_by: Moment) -> Result<Dialed, Failure> {
-    let Target { host, port } = &route.target;
-    let addresses = net::lookup(host, *port).await;
-    let not_found = |detail| Failure::passing(Reason::NameNotFound, detail);
-    let addresses = addresses.map_err(|error| not_found(words_of(&error)))?;
-    let mut last = not_found(String::from("the name has no address"));
-    for (place, address) in addresses.iter().enumerate() {
-        let left = open_by.saturating_sub(clock::now());
-        let share = left / u32::try_from(addresses.len() - place).unwrap_or(u32::MAX);
-        match clock::within(share, open(*address, route, link, open_by)).await {
-            Some(Ok(dialed)) => return Ok(dialed),
-            Some(Err(failure)) => last = failure,
-            None => last = Failure::passing(Reason::OpenTimeout, format!("{address} did not answer")),
-        }
+/// Tries the addresses of a round, each within its limit.
+async fn dial_in_turn(
+    mut round: Round<SocketAddr>,
+    way: &Way,
+    link: &Link,
+    open_by: Moment,
+) -> Result<Dialed, Failure> {
+    let mut last = Failure::passing(Reason::NameNotFound, String::from("the name has no address"));
+    while let Some(call) = round.next(open_by.saturating_sub(clock::now())) {
+        let failure = match clock::within(call.limit, open(&call, way, link, open_by)).await {
+            Some(Ok(dialed)) => {
+                way.reached(call.address, link, &dialed);
+                return Ok(dialed);
+            }
+            // The issuer is there and has ended the session: the life of this end goes on from that.
+            Some(Err(failure)) if matches!(failure.session, Fate::Over { .. }) => return Err(failure),
+            Some(Err(failure)) => Some(failure),
+            None => None,
+        };
+        round.failed(&call, failure.is_some());
+        let silent = || Failure::passing(Reason::OpenTimeout, format!("{} did not answer", call.address));
+        last = failure.unwrap_or_else(silent);
+        // Whom the round goes on to must not make it be forgotten that the session is void.
+        link.heed(last.session);
     }
     Err(last)
 }
 
 /// Dials one address, and greets whoever answers.
-async fn open(address: SocketAddr, route: &Route, link: &Link, open_by: Moment) -> Result<Dialed, Failure> {
-    let socket = net::dial(address, route.local, link.options()).await.map_err(|error| dial_failure(&error))?;
-    let (socket, peer) = (Arc::new(socket), address.to_string());
+async fn open(call: &Call<SocketAddr>, way: &Way, link: &Link, open_by: Moment) -> Result<Dialed, Failure> {
+    let dialled = net::dial(call.address, way.route.local, link.options()).await;
+    let socket = dialled.map_err(|error| dial_failure(&error))?;
+    let (socket, peer) = (Arc::new(socket), call.address.to_string());
     if !link.is_native() {
         return Ok(Dialed::bare(socket, peer, Vec::new()));
     }
-    let (greeted, rest) = greeting::ask(&socket, link, open_by).await?;
+    let (greeted, rest) = greeting::ask(&socket, link, call.entrance, open_by).await?;
     Ok(Dialed { socket, peer, greeted: Some(greeted), rest })
 }
 

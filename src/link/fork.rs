@@ -16,8 +16,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
-use std::sync::Once;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use super::lock::{Mutex, MutexGuard};
 use super::net;
@@ -55,9 +54,21 @@ impl Birth {
 }
 
 /// Has forks heard of from now on. Safe to repeat; done once before anything is opened.
-pub fn listen() {
-    static ONCE: Once = Once::new();
-    ONCE.call_once(|| net::at_fork(before, in_parent, in_child));
+///
+/// # Errors
+/// When the system has no memory for that.
+pub fn listen() -> io::Result<()> {
+    hear_of_forks(&OPEN.lock())
+}
+
+/// Under the one lock that no fork finds held, so that it is done once.
+fn hear_of_forks(_: &Open) -> io::Result<()> {
+    static IS_DONE: AtomicBool = AtomicBool::new(false);
+    if !IS_DONE.load(Ordering::Relaxed) {
+        net::at_fork(before, in_parent, in_child)?;
+        IS_DONE.store(true, Ordering::Relaxed);
+    }
+    Ok(())
 }
 
 /// While it lives, nobody forks. Not to be held when a descriptor is opened or closed.
@@ -80,8 +91,8 @@ pub struct Descriptor {
 impl Descriptor {
     /// Opens and notes it, so that no fork comes between the two. `open` must not wait.
     pub fn open(open: impl FnOnce() -> io::Result<OwnedFd>) -> io::Result<Self> {
-        listen();
         let mut known = OPEN.lock();
+        hear_of_forks(&known)?;
         let fd = open()?;
         known.insert(fd.as_raw_fd(), KnownTo::Us);
         Ok(Self { fd: Some(fd), birth: Birth::here() })

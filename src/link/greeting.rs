@@ -13,6 +13,7 @@ use crate::proto::Moment;
 use crate::proto::events::Reason;
 use crate::proto::hello::{Agreement, Answering, Failure, Hello, NoAgreement, Secret, refusal};
 use crate::proto::options::Options;
+use crate::proto::round::Entrance;
 use crate::proto::wire::{Goodbye, encode_refuse, encode_refuse_closed};
 
 /// A greeting is at most 4 KiB; what comes behind it is kept.
@@ -26,8 +27,13 @@ pub struct Greeted {
 }
 
 /// A dialler's greeting; returns what was read behind the answer too.
-pub(super) async fn ask(socket: &Arc<Socket>, link: &Link, first_by: Moment) -> Result<(Greeted, Vec<u8>), Failure> {
-    let (hello, mut asking) = link.next_greeting();
+pub(super) async fn ask(
+    socket: &Arc<Socket>,
+    link: &Link,
+    entrance: Entrance,
+    first_by: Moment,
+) -> Result<(Greeted, Vec<u8>), Failure> {
+    let (hello, mut asking) = link.next_greeting(entrance);
     let conversation = Conversation::new(socket).map_err(|error| broken(&error))?;
     conversation.write(&hello).await.map_err(|error| broken(&error))?;
     loop {

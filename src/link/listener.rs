@@ -13,7 +13,7 @@ use super::clock;
 use super::dial::Dialed;
 use super::fork::Birth;
 use super::handle::{Handle, WeakHandle};
-use super::net::{Acceptor, Bound};
+use super::net::Acceptor;
 use super::reception::Reception;
 use super::runtime::Runtime;
 use super::seats::Seats;
@@ -224,14 +224,7 @@ impl Listener {
     }
 
     /// Accepts until it is closed; then gives the port back.
-    pub(super) async fn run(self: &Arc<Self>, runtime: &Arc<Runtime>, socket: Bound) {
-        match Acceptor::new(socket) {
-            Ok(acceptor) => self.accept_until_closed(runtime, acceptor).await,
-            Err(_) => self.close(Reason::Internal),
-        }
-    }
-
-    async fn accept_until_closed(self: &Arc<Self>, runtime: &Arc<Runtime>, acceptor: Acceptor) {
+    pub(super) async fn run(self: &Arc<Self>, runtime: &Arc<Runtime>, acceptor: Acceptor) {
         let reception = Reception::new(self, runtime);
         // Taken from the system while there was room, and none was left for it.
         let mut kept: Option<Dialed> = None;

@@ -14,6 +14,7 @@ pub mod handle;
 pub mod link;
 pub mod listener;
 pub mod lock;
+mod lookup;
 #[cfg_attr(feature = "races", path = "races/net.rs")]
 pub mod net;
 mod opening;

@@ -3,9 +3,10 @@
 #![allow(clippy::disallowed_methods, clippy::disallowed_types, reason = "this is where the sockets live")]
 #![allow(
     unsafe_code,
-    reason = "TCP_INFO, the signal mask, fork and reading into spare memory have no safe binding here; each block says why it holds"
+    reason = "TCP_INFO, the signal mask, fork, names and reading into spare memory have no safe binding here; each block says why it holds"
 )]
 
+use std::ffi::{CStr, CString};
 use std::io::{self, IoSlice};
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
@@ -18,6 +19,7 @@ use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown, SocketFla
 pub use tokio::io::unix::AsyncFd;
 
 use super::fork::{Descriptor, KnownTo};
+use super::lookup::Unresolved;
 use crate::proto::options::Options;
 
 /// The kernel's send buffer where the round trip is below `SHORT_PATH`: letting it grow costs a
@@ -84,6 +86,15 @@ impl Socket {
         })?;
         let peer = peer.and_then(|peer| SocketAddr::try_from(peer).ok());
         Ok((Self { fd }, peer.ok_or(io::ErrorKind::AddrNotAvailable)?))
+    }
+
+    fn is_its_own_peer(&self) -> bool {
+        let ends = socket2::SockRef::from(self);
+        match (ends.local_addr(), ends.peer_addr()) {
+            (Ok(local), Ok(peer)) => local.as_socket() == peer.as_socket(),
+            // It has none.
+            _ => false,
+        }
     }
 
     /// Ends our stream; the peer's goes on.
@@ -174,37 +185,113 @@ fn stream_socket(address: SocketAddr) -> io::Result<socket2::Socket> {
 
 /// Dials one address. Dropping the future gives the socket back.
 pub async fn dial(address: SocketAddr, local: Option<SocketAddr>, options: &Options) -> io::Result<Socket> {
-    let socket = Socket::new(address)?;
+    let socket = Arc::new(Socket::new(address)?);
+    let ends = socket2::SockRef::from(&*socket);
+    // A server may take the port that this end happens to get.
+    ends.set_reuse_address(true)?;
     if let Some(local) = local {
-        let socket = socket2::SockRef::from(&socket);
-        socket.set_reuse_address(true)?;
-        socket.bind(&local.into())?;
+        ends.bind(&local.into())?;
     }
-    match rustix::net::connect(&socket, &address) {
-        Ok(()) | Err(Errno::INPROGRESS) => {}
-        Err(error) => return Err(error.into()),
+    {
+        let _meeting = Meeting(&socket);
+        match rustix::net::connect(&socket, &address) {
+            Ok(()) | Err(Errno::INPROGRESS) => {}
+            Err(error) => return Err(error.into()),
+        }
+        watch(Arc::clone(&socket), tokio::io::Interest::WRITABLE)?.writable().await?.retain_ready();
     }
-    let socket = Arc::new(socket);
-    watch(Arc::clone(&socket), tokio::io::Interest::WRITABLE)?.writable().await?.retain_ready();
-    let socket = Arc::into_inner(socket).expect("nobody watches it any more");
-    let ends = socket2::SockRef::from(&socket);
     if let Some(error) = ends.take_error()? {
         return Err(error);
     }
-    if ends.local_addr()?.as_socket() == ends.peer_addr()?.as_socket() {
-        // Both ends of a dial on loopback can turn out to be one socket (simultaneous open).
+    if socket.is_its_own_peer() {
         return Err(io::Error::new(io::ErrorKind::ConnectionRefused, "dialled itself"));
     }
+    let socket = Arc::into_inner(socket).expect("nobody watches it any more");
     socket.configure(options)?;
     Ok(socket)
 }
 
-/// All addresses of a name, looked up anew; a numeric one without asking anybody.
-pub async fn lookup(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
-    if let Ok(address) = host.parse::<IpAddr>() {
-        return Ok(vec![SocketAddr::new(address, port)]);
+/// While a dial goes on, given up or not: both ends of one on loopback can turn out to be one socket (simultaneous
+/// open), which would keep its port from everybody else for a minute when it is closed.
+struct Meeting<'a>(&'a Socket);
+
+impl Drop for Meeting<'_> {
+    fn drop(&mut self) {
+        if self.0.is_its_own_peer() {
+            // Closing it is then a reset, and leaves nothing behind.
+            let _ = socket2::SockRef::from(self.0).set_linger(Some(Duration::ZERO));
+        }
     }
-    Ok(tokio::net::lookup_host((host, port)).await?.collect())
+}
+
+/// A numeric address with port 0, in every way that the system reads; it asks nobody.
+pub fn numeric(host: &str) -> Option<SocketAddr> {
+    if let Ok(address) = host.parse::<IpAddr>() {
+        return Some(SocketAddr::new(address, 0));
+    }
+    address_info(host, libc::AI_NUMERICHOST).ok()?.into_iter().next()
+}
+
+/// The number of a network interface, which may be its name already.
+pub fn interface(name: &str) -> io::Result<u32> {
+    if let Ok(number) = name.parse() {
+        return Ok(number);
+    }
+    let name = CString::new(name).map_err(|_| io::Error::from_raw_os_error(libc::ENODEV))?;
+    // SAFETY: a string with its end.
+    match unsafe { libc::if_nametoindex(name.as_ptr()) } {
+        0 => Err(io::Error::last_os_error()),
+        number => Ok(number),
+    }
+}
+
+/// All addresses of a name, with port 0, as the system's resolver has them now. Waits for it as long as it takes.
+pub fn resolve(host: &str) -> Result<Vec<SocketAddr>, Unresolved> {
+    address_info(host, 0)
+}
+
+fn address_info(host: &str, flags: i32) -> Result<Vec<SocketAddr>, Unresolved> {
+    let host = CString::new(host).map_err(|_| Unresolved::NoSuchName(String::from("no name has a zero byte")))?;
+    // SAFETY: addrinfo is a plain struct of integers and pointers, for which all zeros is a value.
+    let mut hints: libc::addrinfo = unsafe { std::mem::zeroed() };
+    (hints.ai_flags, hints.ai_socktype) = (flags, libc::SOCK_STREAM);
+    let mut list = std::ptr::null_mut();
+    // SAFETY: a string with its end, hints that are filled, and a place for the list, which is ours if this is 0.
+    let outcome = unsafe { libc::getaddrinfo(host.as_ptr(), std::ptr::null(), &raw const hints, &raw mut list) };
+    if outcome != 0 {
+        return Err(unresolved(outcome, io::Error::last_os_error()));
+    }
+    let mut found = Vec::new();
+    let mut next = list;
+    // SAFETY: the system's list, each entry alive until the list is freed; an address is as long as it says.
+    while let Some(entry) = unsafe { next.as_ref() } {
+        // SAFETY: as above; the storage has room for every kind of address.
+        let address = unsafe {
+            socket2::SockAddr::try_init(|storage, length| {
+                let most = (*length).min(entry.ai_addrlen);
+                std::ptr::copy_nonoverlapping(entry.ai_addr.cast::<u8>(), storage.cast::<u8>(), most as usize);
+                *length = most;
+                Ok(())
+            })
+        };
+        found.extend(address.ok().and_then(|((), address)| address.as_socket()));
+        next = entry.ai_next;
+    }
+    // SAFETY: it came from `getaddrinfo`, and nothing of it is used any more.
+    unsafe { libc::freeaddrinfo(list) };
+    Ok(found)
+}
+
+fn unresolved(outcome: i32, error: io::Error) -> Unresolved {
+    if outcome == libc::EAI_SYSTEM {
+        return Unresolved::Failed(words_of(&error));
+    }
+    // SAFETY: the words are the system's own, and stay.
+    let words = unsafe { CStr::from_ptr(libc::gai_strerror(outcome)) }.to_string_lossy().to_lowercase();
+    match outcome {
+        libc::EAI_NONAME | libc::EAI_NODATA => Unresolved::NoSuchName(words),
+        _ => Unresolved::Failed(words),
+    }
 }
 
 /// A socket that is bound and listens, which no runtime knows yet.
@@ -328,12 +415,18 @@ pub struct Ready {
     pub socket: bool,
 }
 
-/// Blocks this thread until `signal` is set, `socket` is ready, `limit` is over or a signal handler ran.
-pub fn wait(signal: &Signal, socket: Option<(&Socket, Interest)>, limit: Option<Duration>) -> Ready {
+/// Blocks this thread until `signal` is set, `socket` is ready, `limit` is over or a signal handler ran. Without a
+/// `signal` nobody can end it sooner.
+pub fn wait(signal: Option<&Signal>, socket: Option<(&Socket, Interest)>, limit: Option<Duration>) -> Ready {
     let flags = match socket {
         Some((_, Interest::Write)) => PollFlags::OUT,
         Some((_, Interest::Both)) => PollFlags::IN | PollFlags::RDHUP | PollFlags::OUT,
         _ => PollFlags::IN | PollFlags::RDHUP,
+    };
+    let Some(signal) = signal else {
+        let mut fds = socket.map(|(socket, _)| PollFd::new(&socket.fd, flags));
+        let outcome = rustix::event::poll(fds.as_mut_slice(), limit.map(timespec).as_ref());
+        return Ready { signal: false, socket: outcome.is_ok_and(|count| count > 0) };
     };
     // The socket first: it is what mostly comes, and the kernel stops to look closely there.
     let mut fds = [PollFd::new(&signal.fd, PollFlags::IN), PollFd::new(&signal.fd, PollFlags::IN)];
@@ -352,12 +445,13 @@ pub fn wait(signal: &Signal, socket: Option<(&Socket, Interest)>, limit: Option<
 }
 
 /// The same over several sockets to be read: whether `signal` is set, and which of them are ready.
-pub fn wait_for_any(signal: &Signal, sockets: &[&Socket], limit: Option<Duration>) -> (bool, Vec<bool>) {
-    let mut fds = vec![PollFd::new(&signal.fd, PollFlags::IN)];
+pub fn wait_for_any(signal: Option<&Signal>, sockets: &[&Socket], limit: Option<Duration>) -> (bool, Vec<bool>) {
+    let mut fds: Vec<_> = signal.iter().map(|signal| PollFd::new(&signal.fd, PollFlags::IN)).collect();
     fds.extend(sockets.iter().map(|socket| PollFd::new(&socket.fd, PollFlags::IN | PollFlags::RDHUP)));
     let outcome = rustix::event::poll(&mut fds, limit.map(timespec).as_ref());
     let mut ready = fds.iter().map(|fd| outcome.is_ok() && !fd.revents().is_empty());
-    (ready.next().unwrap_or(false), ready.collect())
+    let is_signalled = signal.is_some() && ready.next().unwrap_or(false);
+    (is_signalled, ready.collect())
 }
 
 fn timespec(limit: Duration) -> Timespec {
@@ -375,20 +469,28 @@ pub fn block_signals() {
 }
 
 /// Has these called around every `fork` of this process, for as long as it lives.
-pub(super) fn at_fork(before: extern "C" fn(), in_parent: extern "C" fn(), in_child: extern "C" fn()) {
+pub(super) fn at_fork(
+    before: extern "C" fn(),
+    in_parent: extern "C" fn(),
+    in_child: extern "C" fn(),
+) -> io::Result<()> {
     // SAFETY: the functions live as long as the library, which nothing unloads; what they may do in the
     // child is theirs to know.
     let outcome = unsafe { libc::pthread_atfork(Some(before), Some(in_parent), Some(in_child)) };
-    assert_eq!(outcome, 0, "there is memory for three pointers");
+    if outcome == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(outcome)) }
 }
 
 /// Closes what this process inherited; where a loop knows the number, something mute takes its place.
 pub(super) fn leave_all(descriptors: impl IntoIterator<Item = (RawFd, KnownTo)>) {
+    // SAFETY: it was open in the parent when that forked, and its owner here never closes it.
+    let owned = |(descriptor, _)| unsafe { OwnedFd::from_raw_fd(descriptor) };
+    let (of_loops, ours): (Vec<_>, Vec<_>) =
+        descriptors.into_iter().partition(|(_, known_to)| *known_to == KnownTo::ALoop);
+    // First what makes room for the mute one, should there be none left.
+    ours.into_iter().map(owned).for_each(drop);
     let mute = rustix::event::eventfd(0, EventfdFlags::CLOEXEC);
-    for (descriptor, known_to) in descriptors {
-        // SAFETY: it was open in the parent when that forked, and its owner here never closes it.
-        let mut descriptor = unsafe { OwnedFd::from_raw_fd(descriptor) };
-        let Some(mute) = mute.as_ref().ok().filter(|_| known_to == KnownTo::ALoop) else { continue };
+    for mut descriptor in of_loops.into_iter().map(owned) {
+        let Ok(mute) = &mute else { continue };
         // It fails only for numbers that are not open; then there is nothing to leave.
         let _ = rustix::io::dup3(mute, &mut descriptor, DupFlags::CLOEXEC);
         let _ = descriptor.into_raw_fd();

@@ -65,7 +65,7 @@ impl World {
     }
 
     fn accept(&self) -> Arc<Link> {
-        let park = Arc::new(Park::new().unwrap());
+        let park = Arc::new(Park::new());
         loop {
             match self.listener.try_accept() {
                 Accepted::Connection(handle) => {
@@ -92,7 +92,7 @@ impl World {
     }
 
     fn shut_down(self) {
-        let park = Arc::new(Park::new().unwrap());
+        let park = Arc::new(Park::new());
         self.runtime.done.add(Arc::clone(&park) as Waker);
         self.runtime.shut_down(LIMIT);
         while !self.runtime.is_done() {
@@ -107,7 +107,7 @@ fn options(protocol: Protocol) -> Options {
 }
 
 fn until(link: &Link, is_so: impl Fn(&Link) -> bool) {
-    let park = Arc::new(Park::new().unwrap());
+    let park = Arc::new(Park::new());
     while !is_so(link) {
         let waker = Arc::clone(&park) as Waker;
         link.changed.add(Arc::clone(&waker));
@@ -119,7 +119,7 @@ fn until(link: &Link, is_so: impl Fn(&Link) -> bool) {
 }
 
 fn message(link: &Link) -> Vec<u8> {
-    let park = Arc::new(Park::new().unwrap());
+    let park = Arc::new(Park::new());
     let mut found = None;
     while found.is_none() {
         let taken = link.take(1, |front| {
@@ -202,7 +202,7 @@ fn a_panic_of_a_listener_ends_it_with_internal_and_its_connections_live_on() {
     let neighbours = world.pair();
     assert!(world.listener.wait(&(Arc::new(Bomb::default()) as Waker)));
     let unaccepted = world.dial();
-    let park = Arc::new(Park::new().unwrap());
+    let park = Arc::new(Park::new());
     let waker = Arc::clone(&park) as Waker;
     world.listener.closed.add(Arc::clone(&waker));
     while world.listener.end().is_none() {

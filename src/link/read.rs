@@ -14,7 +14,7 @@ use super::net::{self, Interest, Signal, Socket};
 use super::spin::{Patience, came_in_thread};
 #[cfg(feature = "races")]
 use super::sync::BorrowMut as _;
-use super::sync::atomic::Ordering;
+use super::sync::atomic::{AtomicBool, Ordering};
 use super::sync::thread_local;
 use super::wake::{Wake, Waker};
 use crate::proto::events::Event;
@@ -42,22 +42,34 @@ pub enum Read {
     Closed,
 }
 
+/// How long a thread sleeps that nobody can wake.
+const UNSIGNALLED: Duration = Duration::from_millis(10);
+
 /// How a thread waits for one connection.
 pub(super) struct Place {
     /// It polls this and reads for all of them; without it, it is woken.
     pub(super) socket: Option<Arc<Socket>>,
 }
 
-/// A thread that waits in a blocking call.
+/// A thread that waits in a blocking call. Where the system had no descriptor left to wake it by, it looks by itself
+/// every few milliseconds.
 pub struct Park {
-    signal: Signal,
+    signal: Option<Signal>,
+    /// In place of a signal: somebody has woken it.
+    is_woken: AtomicBool,
     is_of_main_thread: bool,
 }
 
 impl Park {
-    pub fn new() -> std::io::Result<Self> {
-        let is_of_main_thread = net::is_main_thread();
-        Ok(Self { signal: Signal::new()?, is_of_main_thread })
+    #[expect(clippy::new_without_default, reason = "it asks the system")]
+    pub fn new() -> Self {
+        let is_woken = AtomicBool::new(false);
+        Self { signal: Signal::new().ok(), is_woken, is_of_main_thread: net::is_main_thread() }
+    }
+
+    /// It has no descriptor: not worth keeping.
+    pub fn is_makeshift(&self) -> bool {
+        self.signal.is_none()
     }
 
     /// Whether it is the main thread that waits here. Asked once: it takes two system calls.
@@ -72,26 +84,40 @@ impl Park {
 
     /// Returns whether the socket is ready.
     pub(super) fn wait_for(&self, socket: Option<(&Socket, Interest)>, limit: Option<Duration>) -> bool {
-        let ready = net::wait(&self.signal, socket, limit);
-        if ready.signal {
-            self.signal.clear();
-        }
+        let ready = net::wait(self.signal.as_ref(), socket, self.limit(limit));
+        self.clear(ready.signal);
         ready.socket
     }
 
     /// The same over several sockets to be read; returns for each whether it is ready.
     pub(super) fn wait_for_any(&self, sockets: &[&Socket], limit: Option<Duration>) -> Vec<bool> {
-        let (is_signalled, ready) = net::wait_for_any(&self.signal, sockets, limit);
-        if is_signalled {
-            self.signal.clear();
-        }
+        let (is_signalled, ready) = net::wait_for_any(self.signal.as_ref(), sockets, self.limit(limit));
+        self.clear(is_signalled);
         ready
+    }
+
+    /// Without a signal it waits for as long only as a wake may go unnoticed.
+    fn limit(&self, limit: Option<Duration>) -> Option<Duration> {
+        match &self.signal {
+            Some(_) => limit,
+            None if self.is_woken.swap(false, Ordering::Acquire) => Some(Duration::ZERO),
+            None => Some(limit.map_or(UNSIGNALLED, |limit| limit.min(UNSIGNALLED))),
+        }
+    }
+
+    fn clear(&self, is_signalled: bool) {
+        if let Some(signal) = self.signal.as_ref().filter(|_| is_signalled) {
+            signal.clear();
+        }
     }
 }
 
 impl Wake for Park {
     fn wake(self: Arc<Self>) -> bool {
-        self.signal.set();
+        match &self.signal {
+            Some(signal) => signal.set(),
+            None => self.is_woken.store(true, Ordering::Release),
+        }
         true
     }
 }

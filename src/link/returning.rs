@@ -8,12 +8,13 @@ use super::sync::atomic::Ordering;
 use crate::proto::endpoint::Input;
 use crate::proto::events::{Fault, Reason};
 use crate::proto::hello::{Asking, Fate, Hello};
+use crate::proto::round::Entrance;
 
 impl Link {
-    /// A dialler's next greeting, and the wait for its answer.
-    pub(super) fn next_greeting(&self) -> (Vec<u8>, Asking) {
+    /// A dialler's next greeting, and the wait for its answer. Nobody but its issuer is shown the session.
+    pub(super) fn next_greeting(&self, entrance: Entrance) -> (Vec<u8>, Asking) {
         let number = self.greetings.fetch_add(1, Ordering::Relaxed).saturating_add(1);
-        let known = *self.known.lock();
+        let known = self.known.lock().filter(|_| entrance == Entrance::Resume);
         let (rx, tx) = (self.rx(), self.tx());
         let Some(known) = known else {
             return Asking::new(Hello::offer(self.options(), number, rx.receiver.first_credit()));
@@ -33,6 +34,10 @@ impl Link {
             tx.sender.settle(consumed);
             tx.wake_settled();
         }
+    }
+
+    pub(super) fn has_session(&self) -> bool {
+        self.known.lock().is_some()
     }
 
     /// The next link begins a new session.

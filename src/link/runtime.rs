@@ -2,8 +2,9 @@
 //! never at import; runs none of Python's code and handles none of its signals.
 
 use std::collections::HashMap;
+use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Weak, mpsc};
+use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -11,11 +12,12 @@ use super::lock::Mutex;
 use tokio::sync::Notify;
 
 use super::clock;
-use super::dial::{Dialed, Route};
+use super::dial::{Dialed, Route, Way};
 use super::fork::Birth;
 use super::link::Link;
 use super::listener::{Listener, PortFree};
-use super::net::{self, Bound};
+use super::lookup::Lookups;
+use super::net::{self, Acceptor, Bound};
 use super::supervisor::Supervisor;
 use super::wake::Bell;
 use crate::proto::endpoint::{Endpoint, Role};
@@ -52,14 +54,20 @@ pub struct Runtime {
     member_left: Notify,
     stop: Notify,
     stop_within: Mutex<Duration>,
+    lookups: Arc<Lookups>,
     is_done: Mutex<bool>,
     /// Rung when the runtime has ended.
     pub done: Bell,
 }
 
-/// The runtime was shut down.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ShutDown;
+/// Why nothing was started.
+#[derive(Debug)]
+pub enum NotStarted {
+    /// The runtime was shut down.
+    ShutDown,
+    /// The system gives no thread, no descriptor or no memory; the next call asks again.
+    System(io::Error),
+}
 
 impl Default for Runtime {
     fn default() -> Self {
@@ -70,6 +78,7 @@ impl Default for Runtime {
             member_left: Notify::new(),
             stop: Notify::new(),
             stop_within: Mutex::default(),
+            lookups: Arc::default(),
             is_done: Mutex::default(),
             done: Bell::default(),
         }
@@ -105,12 +114,13 @@ impl Runtime {
     /// A connection that dials from now on.
     ///
     /// # Errors
-    /// On a runtime that was shut down.
-    pub fn dial(self: &Arc<Self>, route: Route, options: Options) -> Result<Arc<Link>, ShutDown> {
+    /// On a runtime that was shut down, or cannot be started.
+    pub fn dial(self: &Arc<Self>, route: Route, options: Options) -> Result<Arc<Link>, NotStarted> {
         let handle = self.handle()?;
+        let way = Way::new(route, Arc::clone(&self.lookups));
         let link = Link::new(next_id(), Role::Dialler, options);
         let endpoint = Endpoint::new(Role::Dialler, link.options(), seed());
-        self.run_link(&handle, Supervisor::dialler(Arc::clone(&link), endpoint, route), &link);
+        self.run_link(&handle, Supervisor::dialler(Arc::clone(&link), endpoint, way), &link);
         Ok(link)
     }
 
@@ -128,18 +138,26 @@ impl Runtime {
     /// A listener on a socket that is bound.
     ///
     /// # Errors
-    /// On a runtime that was shut down.
-    pub fn listen(self: &Arc<Self>, socket: Bound, listener: &Arc<Listener>) -> Result<(), ShutDown> {
+    /// On a runtime that was shut down, or cannot be started, or cannot watch one more socket.
+    pub fn listen(self: &Arc<Self>, socket: Bound, listener: &Arc<Listener>) -> Result<(), NotStarted> {
         let handle = self.handle()?;
+        let acceptor = {
+            let _on_it = handle.enter();
+            Acceptor::new(socket)
+        };
+        let not_watched = |error| if self.is_shut_down() { NotStarted::ShutDown } else { NotStarted::System(error) };
+        let acceptor = acceptor.map_err(not_watched)?;
         let id = next_id();
         self.members.lock().listeners.insert(id, Arc::downgrade(listener));
         let leaving = Leaving { runtime: Arc::clone(self), id };
-        let port_free = PortFree(Arc::clone(listener));
+        // Dropped in this order where it never runs.
+        let life = (acceptor, PortFree(Arc::clone(listener)), leaving);
         handle.spawn(async move {
+            let (acceptor, port_free, leaving) = life;
             let leaving = leaving;
             // Dropped before the one above, however that comes.
             let port_free = port_free;
-            port_free.0.run(&leaving.runtime, socket).await;
+            port_free.0.run(&leaving.runtime, acceptor).await;
         });
         if self.is_shut_down() {
             // Bound in the moment of shutting down.
@@ -194,30 +212,28 @@ impl Runtime {
         });
     }
 
-    fn handle(self: &Arc<Self>) -> Result<tokio::runtime::Handle, ShutDown> {
+    fn handle(self: &Arc<Self>) -> Result<tokio::runtime::Handle, NotStarted> {
         let mut stage = self.stage.lock();
         match &*stage {
             Stage::Running { handle, .. } => return Ok(handle.clone()),
-            Stage::Ending(_) => return Err(ShutDown),
+            Stage::Ending(_) => return Err(NotStarted::ShutDown),
             Stage::Idle => {}
         }
-        let (tell, told) = mpsc::channel();
-        let runtime = Arc::clone(self);
-        let thread = std::thread::Builder::new().name("netasync".into()).spawn(move || runtime.run(&tell));
-        let thread = thread.expect("the system can start one thread for each runtime");
-        let handle = told.recv().expect("the thread tells its handle before anything else");
+        let tokio = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(NotStarted::System)?;
+        let (handle, runtime) = (tokio.handle().clone(), Arc::clone(self));
+        let thread = std::thread::Builder::new().name("netasync".into()).spawn(move || runtime.run(tokio));
+        let thread = thread.map_err(NotStarted::System)?;
         *stage = Stage::Running { handle: handle.clone(), thread };
         Ok(handle)
     }
 
-    fn run(&self, tell: &mpsc::Sender<tokio::runtime::Handle>) {
+    fn run(&self, tokio: tokio::runtime::Runtime) {
         net::block_signals();
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().thread_name("netasync-lookup").build();
-        let runtime = runtime.expect("epoll and a timer can be had");
-        // Nobody hears it only if the starting thread died, and then nobody needs it.
-        let _ = tell.send(runtime.handle().clone());
-        runtime.block_on(self.serve());
-        runtime.shutdown_timeout(LOOKUP_GRACE);
+        tokio.block_on(async {
+            self.serve().await;
+            clock::within(LOOKUP_GRACE, self.lookups.quiet()).await;
+        });
+        tokio.shutdown_background();
         self.finished();
     }
 

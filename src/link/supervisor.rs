@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::io::{Interest, Ready};
 
 use super::clock;
-use super::dial::{Dialed, Dialling, Route, dial};
+use super::dial::{Dialed, Dialling, Way, dial};
 use super::driver::Driver;
 use super::greeting;
 use super::link::{Link, Rx, Status, StreamEnd};
@@ -17,6 +17,7 @@ use crate::proto::Moment;
 use crate::proto::endpoint::{Endpoint, Input, Order, Phase, Role, State};
 use crate::proto::events::{Event, Fault, Reason};
 use crate::proto::hello::{Failure, Fate};
+use crate::proto::round::Purpose;
 
 /// The socket while the runtime watches it. Dropping it takes it off the runtime's hands.
 struct Watch {
@@ -46,7 +47,7 @@ pub struct Supervisor {
     link: Arc<Link>,
     endpoint: Endpoint,
     /// A dialler has one. Not in here: whatever the task holds it has room for all its life, in every connection.
-    route: Option<Arc<Route>>,
+    way: Option<Arc<Way>>,
     dialling: Option<Dialling>,
     /// A link that is up and not installed yet.
     dialed: Option<Box<Dialed>>,
@@ -58,19 +59,19 @@ pub struct Supervisor {
 }
 
 impl Supervisor {
-    pub fn dialler(link: Arc<Link>, endpoint: Endpoint, route: Route) -> Self {
-        Self::new(link, endpoint, Some(Arc::new(route)), None)
+    pub(super) fn dialler(link: Arc<Link>, endpoint: Endpoint, way: Arc<Way>) -> Self {
+        Self::new(link, endpoint, Some(way), None)
     }
 
     pub fn accepted(link: Arc<Link>, endpoint: Endpoint, dialed: Dialed) -> Self {
         Self::new(link, endpoint, None, Some(dialed))
     }
 
-    fn new(link: Arc<Link>, endpoint: Endpoint, route: Option<Arc<Route>>, dialed: Option<Dialed>) -> Self {
+    fn new(link: Arc<Link>, endpoint: Endpoint, way: Option<Arc<Way>>, dialed: Option<Dialed>) -> Self {
         let last_tick = (clock::now(), 0, false);
         let _end = EndWithSupervisor(Arc::clone(&link));
         let dialed = dialed.map(Box::new);
-        Self { link, endpoint, route, dialling: None, dialed, watch: None, last_tick, _end }
+        Self { link, endpoint, way, dialling: None, dialed, watch: None, last_tick, _end }
     }
 
     /// Runs the connection to its end. A panic on the way ends this handle and no other.
@@ -167,7 +168,11 @@ impl Supervisor {
 
     fn obey(&mut self, order: Order) {
         match order {
-            Order::Dial => self.dialling = self.route.clone().map(|route| dial(route, Arc::clone(&self.link))),
+            Order::Dial => {
+                let is_goodbye = self.endpoint.has_only_goodbyes(self.link.facts());
+                let purpose = if is_goodbye { Purpose::Goodbye } else { Purpose::Link };
+                self.dialling = self.way.clone().map(|way| dial(way, Arc::clone(&self.link), purpose));
+            }
             Order::HangUp => {
                 self.dialling = None;
                 self.dialed = None;

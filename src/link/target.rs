@@ -1,7 +1,9 @@
 //! Where to: `"host:port"`, `"[::1]:9988"`, `(host, port)`, `"tcp://…"`; for listeners also a port alone.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
+use super::net;
 use crate::proto::options::Invalid;
 
 /// A name or address, and a port.
@@ -9,6 +11,20 @@ use crate::proto::options::Invalid;
 pub struct Target {
     pub host: String,
     pub port: u16,
+}
+
+/// Why an own address cannot be used.
+#[derive(Debug)]
+pub enum NoAddress {
+    Invalid(Invalid),
+    /// It names a network interface that the system does not find.
+    System(io::Error),
+}
+
+impl From<Invalid> for NoAddress {
+    fn from(invalid: Invalid) -> Self {
+        Self::Invalid(invalid)
+    }
 }
 
 impl Target {
@@ -52,8 +68,10 @@ impl Target {
             }
             None => host,
         };
-        let is_number = !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
-        let port = Some(port).filter(|_| is_number).ok_or_else(no_port)?;
+        if let Some(wrong) = port.chars().find(|character| !character.is_ascii_digit()) {
+            return Err(Invalid(format!("a port is a number, without {wrong:?} as in {text:?}")));
+        }
+        let port = Some(port).filter(|port| !port.is_empty()).ok_or_else(no_port)?;
         // Digits only, so that what does not fit is too large.
         Ok(Self { host: host.to_owned(), port: check_port(port.parse().unwrap_or(i64::MAX))? })
     }
@@ -63,7 +81,7 @@ impl Target {
 ///
 /// # Errors
 /// When the text is no target, or its host is neither an address nor `localhost`.
-pub fn listen_address(text: &str) -> Result<SocketAddr, Invalid> {
+pub fn listen_address(text: &str) -> Result<SocketAddr, NoAddress> {
     let Target { host, port } = Target::parse_any(text)?;
     listen_address_of(&host, i64::from(port))
 }
@@ -72,30 +90,44 @@ pub fn listen_address(text: &str) -> Result<SocketAddr, Invalid> {
 ///
 /// # Errors
 /// When the host is neither an address nor `localhost`, or the port is above 65535.
-pub fn listen_address_of(host: &str, port: i64) -> Result<SocketAddr, Invalid> {
+pub fn listen_address_of(host: &str, port: i64) -> Result<SocketAddr, NoAddress> {
     let port = check_port(port)?;
-    let address = match host {
-        "" | "localhost" => IpAddr::V4(Ipv4Addr::LOCALHOST),
-        _ => host.parse().map_err(|_| {
-            Invalid(format!("a listener's host must be a numeric address or 'localhost', not {host:?}"))
-        })?,
+    let no_address = || Invalid(format!("a listener's host must be a numeric address or 'localhost', not {host:?}"));
+    let mut address = match host {
+        "" | "localhost" => SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0),
+        _ => numeric(host)?.ok_or_else(no_address)?,
     };
-    Ok(SocketAddr::new(address, port))
+    address.set_port(port);
+    Ok(address)
 }
 
 /// `"host"` or `"host:port"`: where a dial comes from.
 ///
 /// # Errors
 /// When the text is neither.
-pub fn local_address(text: &str) -> Result<SocketAddr, Invalid> {
-    if let Ok(address) = text.parse::<IpAddr>() {
-        return Ok(SocketAddr::new(address, 0));
+pub fn local_address(text: &str) -> Result<SocketAddr, NoAddress> {
+    if let Some(address) = numeric(text)? {
+        return Ok(address);
     }
     let no_address = || Invalid(format!("local_address must be 'address' or 'address:port', not {text:?}"));
     if text == "localhost" {
         return Ok(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0));
     }
-    listen_address(text).map_err(|_| no_address())
+    match listen_address(text) {
+        Err(NoAddress::Invalid(_)) => Err(no_address().into()),
+        address => address,
+    }
+}
+
+/// An address with port 0; one of IPv6 may name its network interface, as in `fe80::1%eth0`. None when it is none.
+fn numeric(host: &str) -> Result<Option<SocketAddr>, NoAddress> {
+    if let Ok(address) = host.parse::<IpAddr>() {
+        return Ok(Some(SocketAddr::new(address, 0)));
+    }
+    let scoped = host.split_once('%').and_then(|(address, zone)| Some((address.parse::<Ipv6Addr>().ok()?, zone)));
+    let Some((address, zone)) = scoped.filter(|(_, zone)| !zone.is_empty()) else { return Ok(None) };
+    let scope = net::interface(zone).map_err(NoAddress::System)?;
+    Ok(Some(SocketAddr::V6(SocketAddrV6::new(address, 0, 0, scope))))
 }
 
 fn check_port(port: i64) -> Result<u16, Invalid> {
@@ -103,9 +135,13 @@ fn check_port(port: i64) -> Result<u16, Invalid> {
 }
 
 fn check_host(host: &str) -> Result<String, Invalid> {
-    let is_name = !host.is_empty() && host.len() <= 253 && host.chars().all(|c| !c.is_whitespace() && !c.is_control());
-    if !is_name || host.contains(['/', '@', '[', ']', '\0']) {
-        return Err(Invalid(format!("a host must be a name or an address of at most 253 characters, not {host:?}")));
+    let is_wrong = |c: char| c.is_whitespace() || c.is_control() || ['/', '@', '[', ']'].contains(&c);
+    if let Some((place, wrong)) = host.chars().enumerate().find(|(_, c)| is_wrong(*c)) {
+        return Err(Invalid(format!("a host has no {wrong:?} in it: character {} of {host:?}", place + 1)));
+    }
+    if host.is_empty() || host.len() > 253 {
+        let length = host.len();
+        return Err(Invalid(format!("a host must be a name or an address of 1 to 253 characters, not of {length}")));
     }
     Ok(host.to_owned())
 }
@@ -146,6 +182,39 @@ mod tests {
             "tcp://",
         ] {
             assert!(Target::parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_target_is_named() {
+        for (text, words) in [
+            (" localhost:1", "' ' in it: character 1 of"),
+            ("local\thost:1", "'\\t' in it: character 6 of"),
+            ("user@host:1", "'@' in it: character 5 of"),
+            ("localhost:1 ", "without ' '"),
+            ("localhost:x1", "without 'x'"),
+            (&format!("{}:1", "x".repeat(254)), "not of 254"),
+        ] {
+            let Err(Invalid(told)) = Target::parse(text) else { panic!("{text} is no target") };
+            assert!(told.contains(words), "{told}");
+        }
+    }
+
+    #[test]
+    fn an_address_may_name_its_interface() {
+        let shown = |address: Result<SocketAddr, NoAddress>| address.unwrap().to_string();
+        assert_eq!(shown(listen_address("[fe80::1%1]:7")), "[fe80::1%1]:7");
+        assert_eq!(shown(listen_address("[fe80::1%lo]:7")), shown(listen_address_of("fe80::1%lo", 7)));
+        assert_eq!(shown(local_address("fe80::1%1")), "[fe80::1%1]:0");
+        assert_eq!(shown(local_address("[fe80::1%1]:7")), "[fe80::1%1]:7");
+        assert_eq!(
+            shown(listen_address(&shown(listen_address("[fe80::1%lo]:7")))),
+            shown(listen_address("[fe80::1%lo]:7"))
+        );
+        let missing = listen_address("[fe80::1%no-such]:7");
+        assert!(matches!(missing, Err(NoAddress::System(error)) if error.raw_os_error() == Some(libc::ENODEV)));
+        for text in ["127.0.0.1%lo:7", "[fe80::1%]:7", "[fe80::%lo%lo]:7"] {
+            assert!(listen_address(text).is_err(), "{text}");
         }
     }
 

@@ -15,6 +15,7 @@ pub enum Reason {
     Refused,
     Unreachable,
     NameNotFound,
+    NameLookupFailed,
     OpenTimeout,
     Rejected,
     Busy,
@@ -39,10 +40,11 @@ pub enum Reason {
 }
 
 impl Reason {
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 25] = [
         Self::Refused,
         Self::Unreachable,
         Self::NameNotFound,
+        Self::NameLookupFailed,
         Self::OpenTimeout,
         Self::Rejected,
         Self::Busy,
@@ -72,6 +74,7 @@ impl Reason {
             Self::Refused => "REFUSED",
             Self::Unreachable => "UNREACHABLE",
             Self::NameNotFound => "NAME_NOT_FOUND",
+            Self::NameLookupFailed => "NAME_LOOKUP_FAILED",
             Self::OpenTimeout => "OPEN_TIMEOUT",
             Self::Rejected => "REJECTED",
             Self::Busy => "BUSY",

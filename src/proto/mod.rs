@@ -19,6 +19,7 @@ pub mod liveness;
 pub mod options;
 pub mod outbox;
 pub mod receipts;
+pub mod round;
 pub mod sender;
 pub mod session;
 pub mod sessions;

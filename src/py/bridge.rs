@@ -9,13 +9,14 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock, Weak};
 
 use crate::link::lock::Mutex;
-use pyo3::exceptions::PyRuntimeError;
+use pyo3::exceptions::{PyOSError, PyRuntimeError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyWeakrefMethods, PyWeakrefReference};
 
 use super::callback::{self, Callback, Task};
+use super::events::os_error;
 use super::park::is_only_thread;
 use super::waiter::LoopWaiter;
 use crate::link::clock;
@@ -33,6 +34,9 @@ const REMEMBERED: usize = 16;
 
 /// Tasks that one callback resumes at most, so that others get their turn.
 const RESUMES: usize = 64;
+
+/// How often a loop looks for errands that nobody can wake, in seconds.
+const UNSIGNALLED: f64 = 0.01;
 
 /// What other threads, or this one, want the loop to do.
 pub enum Work {
@@ -59,6 +63,8 @@ pub struct Bridge {
     turns: Turns,
     /// Its next turn begins with a look.
     is_to_look: AtomicBool,
+    /// The number of the timer that looks for errands while there is no descriptor; 0 without one.
+    timer: AtomicUsize,
     me: Weak<Self>,
 }
 
@@ -140,6 +146,7 @@ impl Bridge {
             remembered: Mutex::default(),
             turns: Turns::default(),
             is_to_look: AtomicBool::new(false),
+            timer: AtomicUsize::new(0),
             me: me.clone(),
         });
         let mut bridges = BRIDGES.lock();
@@ -187,9 +194,16 @@ impl Bridge {
         self.waiters.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// Before anything is to wake this loop: its descriptor is watched.
+    /// Before anything is to wake this loop: its descriptor is watched. Where none can be had the loop looks for
+    /// errands by itself, until one can.
     pub fn prepare(&self, py: Python<'_>) -> PyResult<()> {
-        if self.errands.is_watched() { Ok(()) } else { self.open_signal(py) }
+        if self.errands.is_watched() || self.timer.load(Ordering::Relaxed) != 0 {
+            return Ok(());
+        }
+        match self.open_signal(py) {
+            Err(error) if error.is_instance_of::<PyOSError>(py) => self.start_timer(py),
+            opened => opened,
+        }
     }
 
     /// Flushes what `link` corked at the end of this turn of the loop.
@@ -254,17 +268,46 @@ impl Bridge {
         self.me.upgrade().ok_or_else(|| PyRuntimeError::new_err("the event loop is gone"))
     }
 
+    fn start_timer(&self, py: Python<'_>) -> PyResult<()> {
+        let number = NEXT_ID.fetch_add(1, Ordering::Relaxed);
+        let callback = Callback::of(py, self.strong()?, Task::LookForErrands(number))?;
+        self.event_loop(py)?.call_method1(intern!(py, "call_later"), (UNSIGNALLED, callback))?;
+        self.timer.store(number, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// The timer has come: does what lies there, and sees to the next wake.
+    pub(super) fn look_for_errands(&self, py: Python<'_>) -> PyResult<()> {
+        self.timer.store(0, Ordering::Relaxed);
+        self.begin();
+        let outcome = self.work(py);
+        if self.is_here() && self.may_be_woken() {
+            self.prepare(py)?;
+        }
+        outcome
+    }
+
+    /// Whether the timer of this number is still to come.
+    pub(super) fn awaits_timer(&self, number: usize) -> bool {
+        self.timer.load(Ordering::Relaxed) == number
+    }
+
     fn open_signal(&self, py: Python<'_>) -> PyResult<()> {
-        let signal = Arc::new(Signal::new()?);
+        let signal = Arc::new(Signal::new().map_err(|error| os_error(&error, ""))?);
         let callback = Callback::of(py, self.strong()?, Task::Drain(Arc::clone(&signal)))?;
         self.event_loop(py)?.call_method1(intern!(py, "add_reader"), (signal.lend(), callback))?;
         self.errands.watch(signal);
         Ok(())
     }
 
+    /// Somebody waits, or something is watched.
+    fn may_be_woken(&self) -> bool {
+        self.waiters.load(Ordering::Relaxed) > 0 || !self.watched.lock().is_empty()
+    }
+
     /// With nobody waiting and nothing watched the descriptor goes back.
     fn close_idle_signal(&self, py: Python<'_>) -> PyResult<()> {
-        if self.waiters.load(Ordering::Relaxed) > 0 || !self.watched.lock().is_empty() {
+        if self.may_be_woken() {
             return Ok(());
         }
         if let Some(signal) = self.errands.unwatch() {

@@ -49,6 +49,8 @@ pub enum Task {
     Write(Arc<Link>),
     /// The wake descriptor is readable.
     Drain(Arc<Signal>),
+    /// The timer of this number, in place of a wake descriptor.
+    LookForErrands(usize),
     /// The turn after one that looked for as long as it might, and when that was.
     Look(Arc<Link>, Moment),
     /// The end of a turn that corked.
@@ -97,6 +99,7 @@ impl Callback {
                 self.bridge.begin();
                 self.bridge.work(py)
             }
+            Task::LookForErrands(_) => self.bridge.look_for_errands(py),
             Task::Look(link, asked) => self.bridge.look_again(py, link, *asked),
             Task::Flush => self.bridge.flush(py),
             Task::TimedOut(waiter) => Arc::clone(waiter).resume(py),
@@ -108,8 +111,12 @@ impl Callback {
 /// back ourselves is not the present one any more.
 impl Drop for Callback {
     fn drop(&mut self) {
-        let Task::Drain(signal) = &self.task else { return };
-        if self.bridge.is_here() && self.bridge.is_woken_by(signal) {
+        let is_present = |bridge: &Bridge| match &self.task {
+            Task::Drain(signal) => bridge.is_woken_by(signal),
+            Task::LookForErrands(number) => bridge.awaits_timer(*number),
+            _ => false,
+        };
+        if self.bridge.is_here() && is_present(&self.bridge) {
             self.bridge.end();
         }
     }

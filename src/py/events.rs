@@ -1,11 +1,13 @@
 //! Values and errors, which are declared in Python, as the core names them.
 
 use pyo3::IntoPyObjectExt;
+use pyo3::exceptions::PyOSError;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::PyDict;
 
 use crate::link::listener::ListenerStats;
+use crate::link::runtime::NotStarted;
 use crate::proto::account::Stats;
 use crate::proto::endpoint::State;
 use crate::proto::events::{Closed, Event, Reason};
@@ -39,6 +41,28 @@ pub fn closed_error(py: Python<'_>) -> PyErr {
 
 pub fn shut_down_error(py: Python<'_>) -> PyErr {
     error_class(py, "ClosedError", "the runtime was shut down")
+}
+
+/// Why a connection or a listener did not begin.
+pub fn not_started(py: Python<'_>, why: &NotStarted) -> PyErr {
+    match why {
+        NotStarted::ShutDown => shut_down_error(py),
+        NotStarted::System(error) => os_error(error, ""),
+    }
+}
+
+/// An `OSError` with its `errno`, of the fitting subclass; `subject` names what it is about.
+pub fn os_error(error: &std::io::Error, subject: &str) -> PyErr {
+    let behind = if subject.is_empty() { String::new() } else { format!(": {subject}") };
+    match error.raw_os_error() {
+        Some(number) => {
+            // The plain words, without the number that Python puts in front of them.
+            let text = std::io::Error::from_raw_os_error(number).to_string();
+            let text = text.split(" (os error").next().unwrap_or_default().to_owned();
+            PyOSError::new_err((number, format!("{text}{behind}")))
+        }
+        None => PyOSError::new_err(format!("{error}{behind}")),
+    }
 }
 
 fn reason<'py>(py: Python<'py>, reason: Reason) -> PyResult<Bound<'py, PyAny>> {

@@ -5,7 +5,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyDict, PyString, PyTuple};
 
 use super::convert::{Given, choice, integer, is_integer, is_number, kind, seconds};
-use super::events::shut_down_error;
+use super::events::{not_started, os_error, shut_down_error};
 use super::face::{Face, face};
 use super::listening::{self, Core as ListenerCore};
 use super::runtime::runtime_of;
@@ -13,7 +13,7 @@ use crate::link::dial::Route;
 use crate::link::handle::Handle;
 use crate::link::listener::{Listener, Wire};
 use crate::link::net;
-use crate::link::target::{self, Target};
+use crate::link::target::{self, NoAddress, Target};
 use crate::proto::accepting::Accepting;
 use crate::proto::events::Reason;
 use crate::proto::options::{self as knobs, Holding, Jitter, OnNewSession, Policy, Protocol, Retry, Settings};
@@ -188,7 +188,10 @@ impl Backoff {
 pub fn connect(py: Python<'_>, target: &Bound<'_, PyAny>, options: &Bound<'_, PyDict>) -> PyResult<Py<PyAny>> {
     let (target, said) = dial_target(target)?;
     let local = optional(options, "local_address")?
-        .map(|local| Ok::<_, PyErr>(target::local_address(&text(&local, "local_address")?)?))
+        .map(|local| {
+            let local = text(&local, "local_address")?;
+            target::local_address(&local).map_err(|why| no_address(why, &local))
+        })
         .transpose()?;
     let choices = "'netasync' or 'net.async'";
     let protocol = choice(&required(options, "protocol")?, "protocol", choices)?;
@@ -199,7 +202,7 @@ pub fn connect(py: Python<'_>, target: &Bound<'_, PyAny>, options: &Bound<'_, Py
     let checked = settings.check()?;
     let runtime = runtime_of(optional(options, "runtime")?.as_ref())?;
     let route = Route { target, local };
-    let link = py.detach(|| runtime.dial(route, checked)).map_err(|_| shut_down_error(py))?;
+    let link = py.detach(|| runtime.dial(route, checked)).map_err(|why| not_started(py, &why))?;
     face(py, &Handle::new(link, Some(said)), Face::Task)
 }
 
@@ -214,10 +217,11 @@ pub fn listen(py: Python<'_>, target: &Bound<'_, PyAny>, options: &Bound<'_, PyD
     if runtime.is_shut_down() {
         return Err(shut_down_error(py));
     }
-    let socket = net::bind(address).map_err(|error| bind_error(&error, &address.to_string()))?;
     let holding = holding(options)?;
-    let listener = Listener::new(socket.address()?, checked, accepting, holding, wire);
-    py.detach(|| runtime.listen(socket, &listener)).map_err(|_| shut_down_error(py))?;
+    let bind_error = |error: std::io::Error| os_error(&error, &address.to_string());
+    let socket = net::bind(address).map_err(bind_error)?;
+    let listener = Listener::new(socket.address().map_err(bind_error)?, checked, accepting, holding, wire);
+    py.detach(|| runtime.listen(socket, &listener)).map_err(|why| not_started(py, &why))?;
     listening::face(py, ListenerCore::new(listener), Face::Task)
 }
 
@@ -305,13 +309,21 @@ fn dial_target(target: &Bound<'_, PyAny>) -> PyResult<(Target, Box<str>)> {
 
 fn listen_target(target: &Bound<'_, PyAny>) -> PyResult<std::net::SocketAddr> {
     if let Ok(text) = target.cast::<PyString>() {
-        return Ok(target::listen_address(&text.to_cow()?)?);
+        let text = text.to_cow()?;
+        return target::listen_address(&text).map_err(|why| no_address(why, &text));
     }
     if is_integer(target) {
-        return Ok(target::listen_address_of("", integer(target, "port")?)?);
+        return target::listen_address_of("", integer(target, "port")?).map_err(|why| no_address(why, ""));
     }
     let (host, port) = host_and_port(target, "a target must be a port, 'host:port' or (host, port)")?;
-    Ok(target::listen_address_of(&host, port)?)
+    target::listen_address_of(&host, port).map_err(|why| no_address(why, &host))
+}
+
+fn no_address(why: NoAddress, text: &str) -> PyErr {
+    match why {
+        NoAddress::Invalid(invalid) => invalid.into(),
+        NoAddress::System(error) => os_error(&error, text),
+    }
 }
 
 fn host_and_port(target: &Bound<'_, PyAny>, rule: &str) -> PyResult<(String, i64)> {
@@ -323,7 +335,7 @@ fn host_and_port(target: &Bound<'_, PyAny>, rule: &str) -> PyResult<(String, i64
     let host = pair.get_item(0)?.cast_into::<PyString>().map_err(|_| wrong())?;
     let port = pair.get_item(1)?;
     if !is_integer(&port) {
-        return Err(wrong());
+        return Err(PyTypeError::new_err(format!("the port must be an int, not {}", kind(&port))));
     }
     Ok((host.to_cow()?.into_owned(), integer(&port, "port")?))
 }
@@ -393,16 +405,4 @@ fn text(value: &Bound<'_, PyAny>, name: &str) -> PyResult<String> {
 fn truth(value: &Bound<'_, PyAny>, name: &str) -> PyResult<bool> {
     let truth = value.cast::<PyBool>();
     Ok(truth.map_err(|_| PyTypeError::new_err(format!("{name} must be True or False, not {}", kind(value))))?.is_true())
-}
-
-/// Names the address, and keeps `errno` and the fitting subclass of `OSError`.
-fn bind_error(error: &std::io::Error, address: &str) -> PyErr {
-    match error.raw_os_error() {
-        Some(number) => {
-            let text = std::io::Error::from_raw_os_error(number).to_string();
-            let text = text.split(" (os error").next().unwrap_or_default().to_owned();
-            pyo3::exceptions::PyOSError::new_err((number, format!("{text}: {address}")))
-        }
-        None => pyo3::exceptions::PyOSError::new_err(format!("{error}: {address}")),
-    }
 }

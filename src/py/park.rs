@@ -46,17 +46,21 @@ thread_local! {
     static PLACE: RefCell<Option<Place>> = const { RefCell::new(None) };
 }
 
-fn park() -> PyResult<Arc<Park>> {
+fn park() -> Arc<Park> {
     PLACE.with_borrow_mut(|place| {
         if let Some(park) = place.as_ref().filter(|place| place.birth.is_here()).and_then(|place| place.park.upgrade())
         {
-            return Ok(park);
+            return park;
         }
-        let park = Arc::new(Park::new()?);
+        let park = Arc::new(Park::new());
+        if park.is_makeshift() {
+            // The next call may find a descriptor.
+            return park;
+        }
         *place = Some(Place { birth: Birth::here(), park: Arc::downgrade(&park) });
         let _steady = steady();
         PARKS.lock().insert(Arc::as_ptr(&park) as usize, Arc::clone(&park));
-        Ok(park)
+        park
     })
 }
 
@@ -111,7 +115,7 @@ pub fn run(py: Python<'_>, operation: &mut impl Blocking, limit: Option<Duration
     if let Poll::Ready(value) = next {
         return Ok(value);
     }
-    let (park, birth) = (park()?, Birth::here());
+    let (park, birth) = (park(), Birth::here());
     let until = limit.map(|limit| clock::now().saturating_add(limit));
     let slice = park.is_of_main_thread().then_some(SLICE);
     loop {

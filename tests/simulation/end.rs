@@ -229,7 +229,7 @@ impl End {
         }
     }
 
-    fn facts(&self) -> Facts {
+    pub fn facts(&self) -> Facts {
         Facts {
             queued: self.sender.queued(),
             unconfirmed: self.sender.unconfirmed(),

@@ -10,6 +10,7 @@ mod end;
 mod goodbye;
 mod grammar;
 mod greeting;
+mod names;
 mod native;
 mod network;
 mod oracle;

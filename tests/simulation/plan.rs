@@ -16,7 +16,7 @@ use crate::grammar::Seen;
 use crate::network::Shape;
 use crate::oracle::messages;
 use crate::random::Random;
-use crate::world::{Act, Setup, World};
+use crate::world::{Act, Door, Setup, World};
 
 /// The network does its worst until here; from here on it is healthy and both ends read.
 const PEACE: u64 = 40_000;
@@ -40,9 +40,13 @@ pub fn run(seed: u64) {
         for _ in 0..random.within(1, 8) {
             fault(&mut random, &mut world);
         }
+        rename(&mut Random::new(!seed), &mut world);
     }
     world.run_until(PEACE - 1);
     world
+        .at(PEACE, Act::Door(0, Door::Open))
+        .at(PEACE, Act::Door(1, Door::Open))
+        .at(PEACE, Act::Names(&[1, 0]))
         .at(PEACE, Act::Heal)
         .at(PEACE, Act::ServerUp)
         .at(PEACE, Act::Write(0, Writing::NOTHING))
@@ -213,6 +217,20 @@ fn fault(random: &mut Random, world: &mut World) {
         }
         _ => {
             world.at(at, Act::ServerUp);
+        }
+    }
+}
+
+/// The name leads to one server, to the other, to both or to none, and either may not be reached for a while.
+fn rename(random: &mut Random, world: &mut World) {
+    for _ in 0..random.pick(&[0, 1, 3, 10]) {
+        let at = random.within(1, PEACE - 1);
+        if random.one_in(2) {
+            world.at(at, Act::Names(random.pick(&[&[0, 1], &[1, 0], &[1, 0, 1], &[1], &[0], &[]])));
+        } else {
+            let (server, door) = (random.size(0, 1), random.pick(&[Door::Refusing, Door::Silent]));
+            let back = (at + random.within(1, 8000)).min(PEACE - 1);
+            world.at(at, Act::Door(server, door)).at(back, Act::Door(server, Door::Open));
         }
     }
 }

@@ -26,8 +26,10 @@ struct Process {
 }
 
 impl Table {
-    pub fn new(setup: &Setup) -> Self {
-        Self(Rc::new(RefCell::new(Process { sessions: empty(setup), named: 0, expired: Vec::new() })))
+    /// Of the server of this number: no two of them issue the same name.
+    pub fn new(setup: &Setup, server: usize) -> Self {
+        let named = u128::try_from(server).unwrap() << 64;
+        Self(Rc::new(RefCell::new(Process { sessions: empty(setup), named, expired: Vec::new() })))
     }
 
     /// The process is another one; no name comes again.

@@ -1,21 +1,27 @@
-//! A dialler, a server that comes and goes, the network between them, and the clock that only they move.
+//! A dialler, a server that comes and goes, the network between them, and the clock that only they move. The name
+//! that is dialled may lead to two servers, each with sessions of its own.
 
+mod dialling;
+
+use std::collections::HashMap;
 use std::time::Duration;
 
 use netasync::proto::Moment;
 use netasync::proto::endpoint::{Input, Phase, Role, State};
 use netasync::proto::events::{Fault, Reason};
-use netasync::proto::hello::{Fate, Hello};
+use netasync::proto::hello::{Hello, Secret};
 use netasync::proto::options::{Options, Protocol};
 use netasync::proto::sessions::Verdict;
 use netasync::proto::standing::Known;
 
 use crate::application::{Application, Reading, Writing};
 use crate::end::{Dialed, End};
-use crate::greeting::{Asked, Greeted, Greeting, Guest};
+use crate::greeting::{Greeted, Greeting, Guest};
+
 use crate::network::{Network, Shape, Side};
 use crate::random::Random;
 use crate::table::Table;
+use dialling::Calling;
 
 /// What a run does to its ends, and when.
 #[derive(Debug, Clone, Copy)]
@@ -35,12 +41,24 @@ pub enum Act {
         side: Side,
         until: Moment,
     },
+    /// From now on a lookup lists these servers.
+    Names(&'static [usize]),
+    /// What becomes of a dial of this server; the links that it has stay.
+    Door(usize, Door),
     Close(Side),
     Abort(Side),
     Read(Side, Reading),
     /// The application closes its reading channel.
     CloseReading(Side),
     Write(Side, Writing),
+}
+
+/// What becomes of a dial.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Door {
+    Open,
+    Refusing,
+    Silent,
 }
 
 #[derive(Debug, Clone)]
@@ -80,6 +98,18 @@ pub struct World {
     /// What the server's process holds, and which of its diallers this one is.
     pub table: Table,
     pub place: usize,
+    /// The same of the second server.
+    other: Table,
+    listed: &'static [usize],
+    doors: [Door; 2],
+    calling: Option<Calling>,
+    /// Whom the dialler has reached last.
+    reached: Option<usize>,
+    /// At which server each connection ends, and each accepted end is.
+    wires: HashMap<usize, usize>,
+    homes: Vec<usize>,
+    /// Who has issued each session.
+    issuers: HashMap<Secret, usize>,
     random: Random,
 }
 
@@ -95,8 +125,16 @@ impl World {
             dialler,
             accepted: Vec::new(),
             is_server_up: setup.is_server_up,
-            table: Table::new(&setup),
+            table: Table::new(&setup, 0),
             place: 0,
+            other: Table::new(&setup, 1),
+            listed: &[0],
+            doors: [Door::Open; 2],
+            calling: None,
+            reached: None,
+            wires: HashMap::new(),
+            homes: Vec::new(),
+            issuers: HashMap::new(),
             setup,
             frozen_until: [now; 2],
             frozen: [Duration::ZERO; 2],
@@ -195,8 +233,11 @@ impl World {
             dues.push(self.is_frozen(side).then_some(self.frozen_until[side]));
         }
         if let Some(began) = self.dialler.dialling.filter(|_| !self.is_frozen(0)) {
-            let answer = began + self.setup.shape.latency * 2;
-            let limit = began + self.dialler.options.open_timeout;
+            let (since, limit) = match &self.calling {
+                Some(calling) => (calling.since, calling.since + calling.call.limit),
+                None => (began, began + self.dialler.options.open_timeout),
+            };
+            let answer = since + self.setup.shape.latency * 2;
             let is_asking = self.dialler.asked.is_some();
             dues.push(Some(if self.now < answer && !is_asking { answer } else { limit }));
         }
@@ -209,82 +250,6 @@ impl World {
             dues.extend(self.guests.iter().map(|guest| Some(guest.first_by)));
         }
         dues.into_iter().flatten().min()
-    }
-
-    fn dial(&mut self) -> bool {
-        let Some(began) = self.dialler.dialling.filter(|_| !self.is_frozen(0)) else {
-            return false;
-        };
-        if self.dialler.asked.is_some() {
-            return self.ask();
-        }
-        let (now, limit) = (self.now, began + self.dialler.options.open_timeout);
-        if now < began + self.setup.shape.latency * 2 {
-            return false;
-        }
-        let is_reachable = !self.is_server_dead && self.network.holes == [false; 2];
-        let reason = match (is_reachable, self.is_server_up) {
-            (true, true) => {
-                let wire = self.network.connect();
-                self.backlog.push(wire);
-                self.dialed(wire, limit);
-                return true;
-            }
-            (true, false) => Reason::Refused,
-            (false, _) if now >= limit => Reason::OpenTimeout,
-            (false, _) => return false,
-        };
-        let failed = Input::DialFailed(Fault { reason, detail: String::new() });
-        self.dialler.failed(failed, &mut self.network, now);
-        true
-    }
-
-    /// TCP is up: on the original's wire that is all.
-    fn dialed(&mut self, wire: usize, limit: Moment) {
-        if self.setup.options[0].protocol == Protocol::Native {
-            let dialler = &mut self.dialler;
-            dialler.greetings += 1;
-            let (link, standing) = (dialler.greetings, dialler.standing());
-            let offer = match dialler.known {
-                Some(known) => Hello::resume(&dialler.options, link, known, &standing),
-                None => Hello::offer(&dialler.options, link, dialler.receiver.first_credit()),
-            };
-            dialler.asked = Some(Asked::new(offer, standing, wire, limit));
-            return;
-        }
-        let dialed = Dialed { wire, side: 0, greeted: None };
-        let input = Input::Dialed { peer: String::from("server"), is_resumed: false };
-        self.dialler.linked(dialed, input, &mut self.network, self.now);
-    }
-
-    /// The dialler's greeting goes on.
-    fn ask(&mut self) -> bool {
-        let (network, now) = (&mut self.network, self.now);
-        let Some(asked) = &mut self.dialler.asked else { return false };
-        let wire = asked.wire;
-        match asked.run(network, now) {
-            None => return false,
-            Some(Ok(greeted)) => {
-                let is_resumed = greeted.agreement.is_resumed;
-                let dialed = Dialed { wire, side: 0, greeted: Some(greeted) };
-                let input = Input::Dialed { peer: String::from("server"), is_resumed };
-                self.dialler.linked(dialed, input, network, now);
-            }
-            Some(Err(failure)) => {
-                assert!(!failure.is_lasting, "{:?} at a greeting of our own", failure.fault);
-                let input = match failure.session {
-                    Fate::Kept => Input::DialFailed(failure.fault),
-                    Fate::Void => panic!("{:?}: no session of our own is impossible", failure.fault),
-                    Fate::Over { consumed } => {
-                        self.dialler.sender.settle(consumed);
-                        self.dialler.known = None;
-                        Input::SessionOver(failure.fault)
-                    }
-                };
-                self.dialler.failed(input, network, now);
-            }
-        }
-        true
     }
 
     fn accept(&mut self) -> bool {
@@ -312,7 +277,8 @@ impl World {
                     has_moved = true;
                     let agreement = &greeted.agreement;
                     let known = Known { session: agreement.session, token: agreement.token };
-                    self.table.enter(known, guest.link, (self.place, self.accepted.len()));
+                    let table = self.table_of(self.wires[&guest.wire]).clone();
+                    table.enter(known, guest.link, (self.place, self.accepted.len()));
                     self.accepted(guest.wire, Some(greeted));
                 }
                 Greeting::Resumed(number, greeted) => {
@@ -326,10 +292,16 @@ impl World {
 
     /// How the listener answers.
     fn answer(&mut self, guest: &mut Guest, offer: &Hello) {
-        let verdict = self.table.ask(offer, self.now);
+        let server = self.wires[&guest.wire];
+        let table = self.table_of(server).clone();
+        if offer.asks_for_session() {
+            assert_eq!(self.issuers.get(&offer.session), Some(&server), "a session is shown to its issuer only");
+        }
+        let verdict = table.ask(offer, self.now);
         match verdict {
             Verdict::New => {
-                let known = self.table.invent();
+                let known = table.invent();
+                self.issuers.insert(known.session, server);
                 guest.begin(offer, &self.setup.options[1], known);
             }
             Verdict::Refuse(goodbye) => panic!("{goodbye:?} to a dialler of our own"),
@@ -346,7 +318,7 @@ impl World {
                 let end = &mut self.accepted[number];
                 let (known, standing) = (end.known.expect("it is known by it"), end.standing());
                 end.greetings = offer.link;
-                self.table.answered(&known, offer.link);
+                table.answered(&known, offer.link);
                 let agreed = guest.resume(offer, &self.setup.options[1], number, known, &standing);
                 agreed.expect("no session of our own is impossible");
             }
@@ -367,6 +339,7 @@ impl World {
     fn keep_sessions(&mut self) -> bool {
         let mut has_moved = false;
         for number in 0..self.accepted.len() {
+            let table = self.table_of(self.homes[number]).clone();
             let end = &mut self.accepted[number];
             let Some(known) = end.known.filter(|_| !end.is_gone && end.is_native()) else { continue };
             let session = known.session;
@@ -374,23 +347,32 @@ impl World {
             if end.is_ended() {
                 end.known = None;
                 match end.ended_for() {
-                    Some(Reason::SessionExpired) => self.table.expired(&session),
-                    _ => self.table.over(&session, end.receiver.consumed_of_session(), self.now),
+                    Some(Reason::SessionExpired) => table.expired(&session),
+                    _ => table.over(&session, end.receiver.consumed_of_session(), self.now),
                 }
                 has_moved = true;
             } else if is_absent && !end.is_absent {
-                self.table.absent(&session, end.receiver.held_cost(), self.now);
+                table.absent(&session, end.receiver.held_cost(), self.now);
                 has_moved = true;
             } else if is_absent {
-                self.table.holds(&session, end.receiver.held_cost());
+                table.holds(&session, end.receiver.held_cost());
             }
             self.accepted[number].is_absent = is_absent;
-            for number in self.table.take_expired(self.place) {
+            for number in table.take_expired(self.place) {
                 has_moved = true;
                 self.accepted[number].step(Input::Expired, &mut self.network, self.now);
             }
         }
         has_moved
+    }
+
+    /// At which server each accepted end is.
+    pub fn servers_of_accepted(&self) -> &[usize] {
+        &self.homes
+    }
+
+    fn table_of(&self, server: usize) -> &Table {
+        if server == 0 { &self.table } else { &self.other }
     }
 
     fn accepted(&mut self, wire: usize, greeted: Option<Greeted>) {
@@ -403,6 +385,7 @@ impl World {
         let (dialed, peer) = (Dialed { wire, side: 1, greeted }, String::from("client"));
         end.linked(dialed, Input::Started { peer }, &mut self.network, self.now);
         self.accepted.push(end);
+        self.homes.push(self.wires[&wire]);
     }
 
     fn act(&mut self) -> bool {
@@ -447,6 +430,7 @@ impl World {
                     self.network.close(wire, 1, now);
                 }
                 self.table.clear(&self.setup);
+                self.other.clear(&self.setup);
                 for end in self.accepted.iter_mut().filter(|end| !end.is_gone) {
                     end.kill(&mut self.network, now);
                 }
@@ -461,6 +445,7 @@ impl World {
                     self.network.vanish(wire, 1);
                 }
                 self.table.clear(&self.setup);
+                self.other.clear(&self.setup);
                 for end in self.accepted.iter_mut().filter(|end| !end.is_gone) {
                     end.vanish(&mut self.network);
                 }
@@ -472,6 +457,8 @@ impl World {
                 // The other side hears nothing, and this one finds an old frame when it goes on.
                 self.impaired_until = self.impaired_until.map(|old| old.max(until));
             }
+            Act::Names(servers) => self.listed = servers,
+            Act::Door(server, door) => self.doors[server] = door,
             Act::Close(side) => self.with_end(side, |end, network| end.close(network, now)),
             Act::Abort(side) => self.with_end(side, |end, network| end.abort(network, now)),
             Act::CloseReading(side) => self.with_end(side, |end, _| end.close_reading(now)),

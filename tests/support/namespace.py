@@ -11,7 +11,7 @@ from support.process import script_command
 
 #: Put before a script: `hosts` writes the private `/etc/hosts`, `resolve_by` says how names are looked up.
 PRELUDE = """
-    import ctypes, fcntl, os, socket, struct, tempfile
+    import ctypes, fcntl, os, socket, struct, sys, tempfile
 
     def _private(path):
         made = tempfile.NamedTemporaryFile("w", delete=False)

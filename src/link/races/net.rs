@@ -12,6 +12,7 @@ use std::time::Duration;
 use shuttle::sync::{Condvar, Mutex, MutexGuard};
 
 use super::fork::KnownTo;
+use super::lookup::Unresolved;
 use crate::proto::options::Options;
 
 #[path = "pipe.rs"]
@@ -109,14 +110,14 @@ pub struct Ready {
     pub socket: bool,
 }
 
-pub fn wait(signal: &Signal, socket: Option<(&Socket, Interest)>, limit: Option<Duration>) -> Ready {
-    let (signals, sockets) = wait_for_all(&[signal], socket.as_slice(), limit);
+pub fn wait(signal: Option<&Signal>, socket: Option<(&Socket, Interest)>, limit: Option<Duration>) -> Ready {
+    let (signals, sockets) = wait_for_all(signal.as_slice(), socket.as_slice(), limit);
     Ready { signal: signals.contains(&true), socket: sockets.contains(&true) }
 }
 
-pub fn wait_for_any(signal: &Signal, sockets: &[&Socket], limit: Option<Duration>) -> (bool, Vec<bool>) {
+pub fn wait_for_any(signal: Option<&Signal>, sockets: &[&Socket], limit: Option<Duration>) -> (bool, Vec<bool>) {
     let sockets: Vec<_> = sockets.iter().map(|socket| (*socket, Interest::Read)).collect();
-    let (signals, sockets) = wait_for_all(&[signal], &sockets, limit);
+    let (signals, sockets) = wait_for_all(signal.as_slice(), &sockets, limit);
     (signals.contains(&true), sockets)
 }
 
@@ -138,8 +139,16 @@ pub async fn dial(_: SocketAddr, _: Option<SocketAddr>, _: &Options) -> io::Resu
     Err(ErrorKind::Unsupported.into())
 }
 
-pub async fn lookup(_: &str, _: u16) -> io::Result<Vec<SocketAddr>> {
+pub fn numeric(_: &str) -> Option<SocketAddr> {
+    None
+}
+
+pub fn interface(_: &str) -> io::Result<u32> {
     Err(ErrorKind::Unsupported.into())
+}
+
+pub fn resolve(_: &str) -> Result<Vec<SocketAddr>, Unresolved> {
+    Err(Unresolved::Failed(String::from("nobody is asked here")))
 }
 
 pub struct Bound(SocketAddr);
@@ -168,7 +177,9 @@ impl Acceptor {
 
 pub fn block_signals() {}
 
-pub(super) fn at_fork(_: extern "C" fn(), _: extern "C" fn(), _: extern "C" fn()) {}
+pub(super) fn at_fork(_: extern "C" fn(), _: extern "C" fn(), _: extern "C" fn()) -> io::Result<()> {
+    Ok(())
+}
 
 pub(super) fn leave_all(_: impl IntoIterator<Item = (RawFd, KnownTo)>) {}
 

@@ -10,7 +10,7 @@ use super::super::write::{From, Sent, Then};
 use super::world::{Item, take};
 
 pub fn park() -> Arc<Park> {
-    Arc::new(Park::new().expect("memory is all it takes"))
+    Arc::new(Park::new())
 }
 
 /// With a limit each wait may end too early, as in a main thread that looks for signals.

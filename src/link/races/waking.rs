@@ -23,7 +23,7 @@ fn a_pushed_errand_is_always_done() {
         errands.watch(Arc::clone(&signal));
         let mut done = 0;
         while done < 2 * PUSHES {
-            net::wait(&signal, None, None);
+            net::wait(Some(&signal), None, None);
             signal.clear();
             done += round(&errands, 2);
         }
@@ -54,7 +54,7 @@ fn errands_that_come_while_the_loop_is_at_them_cost_no_write() {
         for pusher in pushers {
             pusher.join().expect("pushing does not panic");
         }
-        assert!(!net::wait(&signal, None, Some(Duration::ZERO)).signal);
+        assert!(!net::wait(Some(&signal), None, Some(Duration::ZERO)).signal);
         assert_eq!((0..).find(|_| errands.next(true).is_none()), Some(2 * PUSHES));
     });
 }
@@ -72,7 +72,7 @@ fn a_descriptor_that_is_given_back_and_taken_again_loses_no_errand() {
             let signal: Arc<Signal> = Arc::default();
             errands.watch(Arc::clone(&signal));
             while errands.is_watched() && done < PUSHES {
-                net::wait(&signal, None, None);
+                net::wait(Some(&signal), None, None);
                 signal.clear();
                 done += round(&errands, 2);
                 errands.unwatch();

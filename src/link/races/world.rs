@@ -176,7 +176,7 @@ pub fn drop_frames(socket: &Socket, count: usize) {
 }
 
 fn wait(socket: &Socket, interest: Interest) {
-    net::wait(&Signal::default(), Some((socket, interest)), None);
+    net::wait(Some(&Signal::default()), Some((socket, interest)), None);
 }
 
 /// Nothing happens by itself for a day, and few messages fill a buffer.

@@ -130,7 +130,7 @@ impl Endpoint {
     }
 
     /// A closing end that has nothing to deliver any more.
-    pub(super) fn has_only_goodbyes(&self, facts: Facts) -> bool {
+    pub fn has_only_goodbyes(&self, facts: Facts) -> bool {
         self.closing.is_some() && facts.undelivered() == 0
     }
 
