@@ -256,11 +256,14 @@ impl Runtime {
         let id = link.id();
         self.members.lock().links.insert(id, Arc::downgrade(link));
         let leaving = Leaving { runtime: Arc::clone(self), id };
-        let mut life = (supervisor, leaving);
+        let mut life = (supervisor, Some(leaving));
         handle.spawn(async move {
             // Both are its own; and lent, for what an async function is given lies in its task twice.
-            let (supervisor, _leaving) = &mut life;
+            let (supervisor, leaving) = &mut life;
             supervisor.run().await;
+            // Nobody waits for what may be left to say, the end of the runtime included.
+            drop(leaving.take());
+            supervisor.take_leave().await;
         });
         if self.is_shut_down() {
             // Accepted in the moment of shutting down.

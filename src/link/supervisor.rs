@@ -13,9 +13,11 @@ use super::greeting;
 use super::link::{Link, Rx, Status, StreamEnd};
 use super::net::{self, AsyncFd, Socket, words_of};
 use super::sync;
+use super::sync::atomic::Ordering;
 use crate::proto::Moment;
-use crate::proto::endpoint::{Endpoint, Input, Order, Phase, Role, State};
-use crate::proto::events::{Event, Fault, Reason};
+use crate::proto::account::Stats;
+use crate::proto::endpoint::{Endpoint, Facts, Input, Order, Phase, Role, State};
+use crate::proto::events::{Connected, Event, Fault, Reason};
 use crate::proto::hello::{Failure, Fate};
 
 /// The socket while the runtime watches it. Dropping it takes it off the runtime's hands.
@@ -48,6 +50,8 @@ pub struct Supervisor {
     /// A dialler has one. Not in here: whatever the task holds it has room for all its life, in every connection.
     route: Option<Arc<Route>>,
     dialling: Option<Dialling>,
+    /// Greetings before this dial.
+    greetings: u32,
     /// A link that is up and not installed yet.
     dialed: Option<Box<Dialed>>,
     watch: Option<Watch>,
@@ -70,13 +74,22 @@ impl Supervisor {
         let last_tick = (clock::now(), 0, false);
         let _end = EndWithSupervisor(Arc::clone(&link));
         let dialed = dialed.map(Box::new);
-        Self { link, endpoint, route, dialling: None, dialed, watch: None, last_tick, _end }
+        Self { link, endpoint, route, dialling: None, greetings: 0, dialed, watch: None, last_tick, _end }
     }
 
-    /// Runs the connection to its end. A panic on the way ends this handle and no other.
+    /// Runs the connection until its handle has ended. A panic on the way ends this handle and no other.
     pub async fn run(&mut self) {
         self.start();
-        while self.endpoint.phase() != Phase::Ended {
+        self.run_until(|endpoint| endpoint.state() == State::Closed).await;
+    }
+
+    /// What is left when the handle has ended: a goodbye for which nobody waits.
+    pub async fn take_leave(&mut self) {
+        self.run_until(|endpoint| endpoint.phase() == Phase::Ended).await;
+    }
+
+    async fn run_until(&mut self, is_done: fn(&Endpoint) -> bool) {
+        while !is_done(&self.endpoint) {
             self.watch_as_needed();
             let input = self.wait().await;
             if let Some(input) = input {
@@ -151,7 +164,8 @@ impl Supervisor {
     }
 
     fn step(&mut self, input: Input) {
-        let facts = self.link.facts();
+        let has_greeted = self.link.greetings.load(Ordering::Relaxed) != self.greetings;
+        let facts = Facts { has_greeted, ..self.link.facts() };
         let orders = self.endpoint.step(input, facts, clock::now());
         for order in orders {
             self.obey(order);
@@ -167,7 +181,10 @@ impl Supervisor {
 
     fn obey(&mut self, order: Order) {
         match order {
-            Order::Dial => self.dialling = self.route.clone().map(|route| dial(route, Arc::clone(&self.link))),
+            Order::Dial => {
+                self.greetings = self.link.greetings.load(Ordering::Relaxed);
+                self.dialling = self.route.clone().map(|route| dial(route, Arc::clone(&self.link)));
+            }
             Order::HangUp => {
                 self.dialling = None;
                 self.dialed = None;
@@ -181,6 +198,8 @@ impl Supervisor {
             Order::SayClose { goodbye, after } => self.link.say_close(goodbye, after),
             Order::Blame(goodbye) => self.link.blame(&goodbye),
             Order::Forget => self.link.forget_session(),
+            // The receiver of one that closes shows nothing but Closed, and its status stays.
+            Order::Attach => self.attach(Connected::default(), Status::default()),
             Order::Deliver(event) => self.deliver(event),
         }
     }
@@ -193,19 +212,26 @@ impl Supervisor {
             Event::Connected(_) => {}
             // Without `reconnect` the end comes with it, and is shown by the value behind it.
             Event::Disconnected(_) => status.state = State::Disconnected,
-            Event::Closed(closed) => status.closed = Some(closed.clone()),
+            Event::Closed(closed) => {
+                status.closed = Some(closed.clone());
+                // What a goodbye costs is in nobody's account.
+                let is_final = self.endpoint.phase() == Phase::Ended;
+                status.account = (!is_final).then(|| Box::new(Stats { attempts, ..self.link.stats() }));
+            }
         }
         match event {
-            Event::Connected(connected) => {
-                if let Some(dialed) = self.dialed.take() {
-                    self.link.install(connected, *dialed, status);
-                    self.link.drain();
-                }
-            }
+            Event::Connected(connected) => self.attach(connected, status),
             event => self.link.deliver(event, status),
         }
-        if self.endpoint.phase() == Phase::Ended {
+        if self.endpoint.state() == State::Closed {
             self.link.sync_driver(&mut self.link.rx());
+        }
+    }
+
+    fn attach(&mut self, connected: Connected, status: Status) {
+        if let Some(dialed) = self.dialed.take() {
+            self.link.install(connected, *dialed, status);
+            self.link.drain();
         }
     }
 
@@ -392,7 +418,8 @@ struct EndWithSupervisor(Arc<Link>);
 
 impl Drop for EndWithSupervisor {
     fn drop(&mut self) {
-        if self.0.status().state != State::Closed {
+        let is_linked = self.0.rx().socket.is_some();
+        if self.0.status().state != State::Closed || is_linked {
             drop(self.0.hang_up());
             self.0.end(if std::thread::panicking() { Reason::Internal } else { Reason::Shutdown });
         }

@@ -29,8 +29,6 @@ pub struct Receiver {
     consumed: u64,
     bytes: u64,
     links: u64,
-    /// Messages that had been received when the present link came up.
-    received_before: u64,
     heard: Heard,
     /// Control frames for the writing half.
     for_sender: VecDeque<Control>,
@@ -69,7 +67,6 @@ impl Receiver {
             consumed: 0,
             bytes: 0,
             links: 0,
-            received_before: 0,
             heard: Heard::default(),
             for_sender: VecDeque::new(),
             may_be_moved: false,
@@ -85,7 +82,6 @@ impl Receiver {
         self.goodbye = None;
         self.for_sender.clear();
         self.links += 1;
-        self.received_before = self.inbox.received();
         self.first_by = opened.first_by;
         if let Some(agreement) = opened.agreement {
             if agreement.is_resumed {
@@ -313,11 +309,6 @@ impl Receiver {
     /// Why this link must end, if its bytes said so.
     pub fn fault(&self) -> Option<&Fault> {
         self.fault.as_ref()
-    }
-
-    /// The link brought a message.
-    pub fn link_brought_message(&self) -> bool {
-        self.inbox.received() > self.received_before
     }
 
     /// Messages that a reader could take now.
