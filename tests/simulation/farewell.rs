@@ -9,9 +9,11 @@ use netasync::proto::options::{Jitter, OnNewSession, Protocol, Retry};
 
 use crate::application::Writing;
 use crate::arrange::{CLOSE_TIMEOUT, WIRES, few, is_up, setup, world};
+use crate::end::End;
 use crate::native::end_of;
 use crate::network::Cut;
 use crate::oracle::messages;
+use crate::random::Random;
 use crate::world::{Act, Setup, World};
 
 impl World {
@@ -23,7 +25,7 @@ impl World {
             && !dialler.is_ended()
             && dialler.options.reconnect.is_some()
             && stats.queued + stats.unconfirmed == 0;
-        let holds_it = |end: &crate::end::End| !end.is_gone && end.known.map(|known| known.session) == session;
+        let holds_it = |end: &End| !end.is_gone && end.known.map(|known| known.session) == session;
         self.owed_goodbye = self.accepted.iter().position(holds_it).filter(|_| is_owed && session.is_some());
     }
 
@@ -42,10 +44,46 @@ impl World {
         };
         let Some(said) = calms.filter_map(said_by).min() else { return };
         let peer = &self.accepted[place];
-        eprintln!("CHECKED {:?}", dialler.closed_at != dialler.ended_at);
         let has_waited = peer.ended_for() == Some(Reason::SessionExpired) && peer.ended_at > Some(said);
         assert!(peer.is_gone || (peer.is_ended() && !has_waited), "a close that can be said is said by {said:?}");
     }
+}
+
+/// A quiet link, one close, and up to six troubles about it.
+#[test]
+fn a_close_that_can_be_said_is_said() {
+    crate::on_every_seed("a_close_that_can_be_said_is_said", |seed| {
+        let mut random = Random::new(seed ^ 28);
+        let mut setup = ours();
+        setup.writing = [few(5); 2];
+        setup.shape.latency = random.milliseconds(1, 40);
+        setup.shape.jitter = random.milliseconds(0, 20);
+        let maximum = random.pick(&[0.2, 2.0, 30.0, 3000.0]);
+        setup.options[0].reconnect = Retry::new(0.1, 2.0, maximum, random.pick(&[Jitter::Full, Jitter::None])).ok();
+        setup.options[0].open_timeout = random.milliseconds(500, 5_000);
+        let mut world = World::new(setup, random.split());
+        // The first link is cut by nobody, those behind it at times.
+        world.network.cuts.push_back((0, usize::MAX, Cut::Fin));
+        for _ in 0..random.within(0, 2) {
+            let cut = random.pick(&[Cut::Fin, Cut::Reset]);
+            world.network.cuts.push_back((random.size(0, 1), random.size(0, 250), cut));
+        }
+        for _ in 0..random.within(0, 4) {
+            let at = random.within(2_000, 9_000);
+            let until = at + random.within(10, 4_000);
+            match random.within(0, 3) {
+                0 => world.at(at, Act::Reset),
+                1 => world.at(at, Act::Freeze { side: random.size(0, 1), until: Duration::from_millis(until) }),
+                _ => {
+                    let directions = random.pick(&[[true, true], [true, true], [true, false], [false, true]]);
+                    world.at(at, Act::Hole { directions }).at(until, Act::Heal)
+                }
+            };
+        }
+        world.at(random.within(3_000, 9_000), Act::Close(0)).run_until(30_000);
+        world.check_deliveries();
+        world.check_goodbye();
+    });
 }
 
 fn ours() -> Setup {
