@@ -260,10 +260,7 @@ impl Runtime {
         handle.spawn(async move {
             // Both are its own; and lent, for what an async function is given lies in its task twice.
             let (supervisor, leaving) = &mut life;
-            supervisor.run().await;
-            // Nobody waits for what may be left to say, the end of the runtime included.
-            drop(leaving.take());
-            supervisor.take_leave().await;
+            supervisor.run(leaving).await;
         });
         if self.is_shut_down() {
             // Accepted in the moment of shutting down.

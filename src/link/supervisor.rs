@@ -77,25 +77,20 @@ impl Supervisor {
         Self { link, endpoint, route, dialling: None, greetings: 0, dialed, watch: None, last_tick, _end }
     }
 
-    /// Runs the connection until its handle has ended. A panic on the way ends this handle and no other.
-    pub async fn run(&mut self) {
+    /// Runs the connection to its end. A panic on the way ends this handle and no other. `stay` is dropped when the
+    /// handle has ended: nobody waits for a farewell that may be left.
+    pub async fn run<T>(&mut self, stay: &mut Option<T>) {
         self.start();
-        self.run_until(|endpoint| endpoint.state() == State::Closed).await;
-    }
-
-    /// What is left when the handle has ended: a goodbye for which nobody waits.
-    pub async fn take_leave(&mut self) {
-        self.run_until(|endpoint| endpoint.phase() == Phase::Ended).await;
-    }
-
-    async fn run_until(&mut self, is_done: fn(&Endpoint) -> bool) {
-        while !is_done(&self.endpoint) {
+        while self.endpoint.phase() != Phase::Ended {
             self.watch_as_needed();
             let input = self.wait().await;
             if let Some(input) = input {
                 self.step(input);
             }
             self.attend();
+            if self.endpoint.state() == State::Closed {
+                stay.take();
+            }
         }
     }
 

@@ -9,14 +9,14 @@ pub struct Backoff {
     retry: Retry,
     /// Waits handed out since the last fresh start.
     waits: i32,
-    /// The wait before the latest dial.
-    last: Duration,
+    /// The wait before the latest dial, in whole milliseconds: beside the count it costs a connection nothing.
+    last: u32,
     random: SplitMix,
 }
 
 impl Backoff {
     pub fn new(retry: Retry, seed: u64) -> Self {
-        Self { retry, waits: 0, last: Duration::ZERO, random: SplitMix(seed) }
+        Self { retry, waits: 0, last: 0, random: SplitMix(seed) }
     }
 
     /// The next wait.
@@ -34,14 +34,14 @@ impl Backoff {
 
     /// So long is waited in fact: a policy is not all that decides.
     pub fn note_wait(&mut self, wait: Duration) {
-        self.last = wait;
+        self.last = u32::try_from(wait.as_millis()).unwrap_or(u32::MAX);
     }
 
     /// A link was up for so long. Starts afresh if that was as long as the wait before it, and long enough for a
     /// peer that is of use: what greets and falls over, or says a word first, is not dialled any faster for it.
     pub fn note_link(&mut self, up: Duration) {
         let least = self.retry.initial.saturating_mul(10).min(self.retry.maximum);
-        if up >= self.last.max(least) {
+        if up >= least.max(Duration::from_millis(self.last.into())) {
             self.waits = 0;
         }
     }

@@ -166,11 +166,10 @@ pub enum Phase {
     Parting {
         is_heard: bool,
     },
-    /// The peer closes, on our wire: we answer. `since`: the link is up.
+    /// The peer closes, on our wire: we answer.
     Replying {
         code: u16,
         until: Moment,
-        since: Moment,
     },
     Ended,
 }
@@ -300,10 +299,10 @@ impl Endpoint {
             (Parting { is_heard }, Input::Broke(fault), _) => self.broke_parting(fault, is_heard, facts, now),
             (Parting { is_heard }, Input::Eof, _) => self.broke_parting(eof(), is_heard, facts, now),
 
-            (Replying { code, until, since }, Input::Looked, _) if facts.has_said_close || now >= until => {
-                self.replied(code, since, facts, now)
+            (Replying { code, until }, Input::Looked, _) if facts.has_said_close || now >= until => {
+                self.replied(code, facts, now)
             }
-            (Replying { code, since, .. }, Input::Eof | Input::Broke(_), _) => self.replied(code, since, facts, now),
+            (Replying { code, .. }, Input::Eof | Input::Broke(_), _) => self.replied(code, facts, now),
             (Replying { .. }, Input::Close(reason), _) => self.part(reason, true, facts, now),
 
             // A second close changes nothing; news of a link that is gone comes too late.

@@ -76,23 +76,3 @@ fn who_is_sent_away_again_and_again_waits_longer_each_time() {
     assert_eq!(waits(OURS, leaving, 950, 5), [0, 100, 0, 200, 0], "that long apart each move is one of its own");
     assert_eq!(waits(OURS, leaving, 1500, 5), [0; 5]);
 }
-
-#[test]
-fn an_answer_that_takes_long_belongs_to_the_time_that_its_link_was_up() {
-    let mut dialler = dialler(OURS);
-    let unsaid = Facts { has_said_close: false, ..SAID };
-    let second = Duration::from_secs(1);
-    dialler.step(Choice::Started.input(), SAID, Moment::ZERO);
-    for wait in [100, 200] {
-        let orders = dialler.step(Choice::DialFailed.input(), SAID, second);
-        assert!(
-            matches!(&orders[..], [Order::Deliver(Event::Disconnected(down))] if down.retry_in.unwrap().as_millis() == wait)
-        );
-        dialler.step(Input::Looked, SAID, 2 * second);
-    }
-    dialler.step(Choice::Dialed.input(), SAID, 2 * second);
-    dialler.step(Choice::PeerClosed(close::DONE).input(), unsaid, 2 * second);
-    let orders = dialler.step(Input::Looked, SAID, 3 * second);
-    let [Order::HangUp, Order::Deliver(Event::Disconnected(down))] = &orders[..] else { panic!("{orders:?}") };
-    assert_eq!(down.retry_in, Some(Duration::from_millis(100)));
-}

@@ -189,7 +189,8 @@ fn facts(life: Life, phase: Phase) -> Vec<Facts> {
             continue;
         }
         let is_lost_in_session = facts.has_session && facts.unconfirmed > 0 && !facts.goes_again;
-        if is_lost_in_session || facts.has_session > may_have_session || facts.has_greeted > may_have_greeted {
+        let is_too_early = (facts.has_session && !may_have_session) || (facts.has_greeted && !may_have_greeted);
+        if is_lost_in_session || is_too_early {
             continue;
         }
         let is_possible = if life.is_ours() {

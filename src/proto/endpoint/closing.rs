@@ -38,8 +38,9 @@ impl Endpoint {
     /// The peer said CLOSE: a graceful one is answered, the others are read as breaks.
     pub(super) fn peer_closed(&mut self, goodbye: Goodbye, since: Moment, facts: Facts, now: Moment) -> Vec<Order> {
         let Goodbye { code, words } = goodbye;
+        self.note_link(since, now);
         let Some(reason) = broken_by(code) else {
-            self.phase = Phase::Replying { code, until: now.saturating_add(self.close_timeout), since };
+            self.phase = Phase::Replying { code, until: now.saturating_add(self.close_timeout) };
             let mut orders = vec![say(code, After::WhatMayBegin)];
             orders.extend(self.over());
             return orders;
@@ -52,7 +53,6 @@ impl Endpoint {
         match self.role {
             // Not `broke`: a peer that blames us is not blamed in turn.
             Role::Dialler => {
-                self.note_link(since, now);
                 if code != close::FAULT {
                     orders.extend(self.over());
                 }
@@ -73,11 +73,10 @@ impl Endpoint {
     }
 
     /// Our answer is out: the link is done with.
-    pub(super) fn replied(&mut self, code: u16, since: Moment, facts: Facts, now: Moment) -> Vec<Order> {
+    pub(super) fn replied(&mut self, code: u16, facts: Facts, now: Moment) -> Vec<Order> {
         if self.role == Role::Accepted {
             return self.end(Reason::ClosedByPeer, String::new(), facts);
         }
-        self.note_link(since, now);
         let (reason, wait) = match code {
             close::DONE => (Reason::ClosedByPeer, Wait::Backoff),
             close::BUSY => (Reason::Busy, Wait::Backoff),
