@@ -1,4 +1,4 @@
-"""A dialler that closes hurries: it delivers what is left, and says its goodbye even where nobody waits for it."""
+"""A dialler that closes hurries: it delivers what is left, and says its goodbye though nobody waits for it."""
 
 import gc
 import subprocess
@@ -58,10 +58,10 @@ async def test_the_peer_of_a_handle_that_was_dropped_without_a_link_hears_of_it(
     client = world.connect(proxy.address, reconnect=NEVER, close_timeout=DEADLINE, watch=False)
     served = await world.accept(listener)
     await world.up(served)
-    await world.wait_connected(client)
+    await world.up(client)
     proxy.cut("rst")
     await world.down(served)
-    await world.eventually(lambda: client.state is State.DISCONNECTED)
+    await world.down(client)
     with pytest.warns(ResourceWarning, match="without close"):
         del client
         gc.collect()
