@@ -1,4 +1,4 @@
-"""A dialler that closes hurries: it delivers what is left, and says its goodbye though nobody waits for it."""
+"""A dialler that closes hurries: it delivers what is left, and says its goodbye though nobody waits."""
 
 import gc
 import subprocess
