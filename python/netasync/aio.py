@@ -265,12 +265,15 @@ class Connection(_native.TaskConnection):
         """Start to close and return at once.
 
         What was accepted for sending is delivered, within `close_timeout`; what has arrived and was not
-        taken is discarded and counted (`read_dropped`). The next item is `Closed`.
+        taken is discarded and counted (`read_dropped`). The next item is `Closed`. While the link is down a
+        connection that dials does so at once, whatever its back-off. Where everything is confirmed already
+        `Closed` comes at once, and the peer is told in the background, as long as this process and the
+        runtime live.
         """
         self._close()
 
     async def aclose(self) -> Closed:
-        """Close, and wait until that is done. Cancelling leaves it to go on by itself.
+        """Close, and wait until that is done, as `close` says. Cancelling leaves it to go on by itself.
 
         Returns:
             The `Closed` value; its `undelivered` says how many messages are not known to be held by the peer.

@@ -146,6 +146,8 @@ pub struct Status {
     pub links: u64,
     pub closed: Option<Closed>,
     pub attempts: u64,
+    /// As it was when the handle ended, where its goodbye was still to be said.
+    pub account: Option<Box<Stats>>,
     /// The public name of the session, while there is one.
     pub session: Option<String>,
 }
@@ -321,7 +323,13 @@ impl Link {
     }
 
     pub fn stats(&self) -> Stats {
-        let mut stats = Stats { attempts: self.status.lock().attempts, ..Stats::default() };
+        let mut stats = {
+            let status = self.status.lock();
+            if let Some(account) = &status.account {
+                return **account;
+            }
+            Stats { attempts: status.attempts, ..Stats::default() }
+        };
         let (rx, tx) = (self.rx(), self.tx());
         rx.receiver.account(&mut stats);
         tx.sender.account(&mut stats);
@@ -354,6 +362,10 @@ impl Link {
         let code = if reason == Reason::Busy { close::BUSY } else { close::ABORTED };
         self.blame(&Goodbye { code, words: String::new() });
         self.stop(Input::Abort(reason));
+        if self.has_ended() {
+            // Its goodbye may be on its way, and is not said any more.
+            self.give_order(Input::Abort(reason));
+        }
         drop(self.hang_up());
         self.end(reason);
     }
@@ -406,15 +418,17 @@ impl Link {
     }
 
     pub(super) fn facts(&self) -> Facts {
-        let goes_again = self.known.lock().is_some() || self.options.on_new_session == OnNewSession::Redeliver;
+        let has_session = self.known.lock().is_some();
+        let goes_again = has_session || self.options.on_new_session == OnNewSession::Redeliver;
         let (rx, tx) = (self.rx(), self.tx());
         Facts {
             queued: tx.sender.queued(),
             unconfirmed: tx.sender.unconfirmed(),
             goes_again,
+            has_session,
+            has_greeted: false,
             has_said_close: tx.sender.has_closed(),
             owes_answer: rx.receiver.has_message() || rx.owes_answer,
-            brought_message: rx.receiver.link_brought_message(),
         }
     }
 

@@ -131,7 +131,7 @@ impl Link {
         rx.receiver.held_cost().saturating_add(u64::try_from(tx.sender.held_bytes()).unwrap_or(u64::MAX))
     }
 
-    fn give_order(&self, order: Input) {
+    pub(super) fn give_order(&self, order: Input) {
         self.orders.lock().push_back(order);
         self.news.notify_one();
     }

@@ -272,11 +272,11 @@ impl Runtime {
         let id = link.id();
         self.members.lock().links.insert(id, Arc::downgrade(link));
         let leaving = Leaving { runtime: Arc::clone(self), id };
-        let mut life = (supervisor, leaving);
+        let mut life = (supervisor, Some(leaving));
         handle.spawn(async move {
             // Both are its own; and lent, for what an async function is given lies in its task twice.
-            let (supervisor, _leaving) = &mut life;
-            supervisor.run().await;
+            let (supervisor, leaving) = &mut life;
+            supervisor.run(leaving).await;
         });
         if self.is_shut_down() {
             // Accepted in the moment of shutting down.

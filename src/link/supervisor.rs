@@ -13,9 +13,11 @@ use super::greeting;
 use super::link::{Link, Rx, Status, StreamEnd};
 use super::net::{self, AsyncFd, Socket, words_of};
 use super::sync;
+use super::sync::atomic::Ordering;
 use crate::proto::Moment;
-use crate::proto::endpoint::{Endpoint, Input, Order, Phase, Role, State};
-use crate::proto::events::{Event, Fault, Reason};
+use crate::proto::account::Stats;
+use crate::proto::endpoint::{Endpoint, Facts, Input, Order, Phase, Role, State};
+use crate::proto::events::{Connected, Event, Fault, Reason};
 use crate::proto::hello::{Failure, Fate};
 use crate::proto::round::Purpose;
 
@@ -49,6 +51,8 @@ pub struct Supervisor {
     /// A dialler has one. Not in here: whatever the task holds it has room for all its life, in every connection.
     way: Option<Arc<Way>>,
     dialling: Option<Dialling>,
+    /// Greetings before this dial.
+    greetings: u32,
     /// A link that is up and not installed yet.
     dialed: Option<Box<Dialed>>,
     watch: Option<Watch>,
@@ -71,11 +75,12 @@ impl Supervisor {
         let last_tick = (clock::now(), 0, false);
         let _end = EndWithSupervisor(Arc::clone(&link));
         let dialed = dialed.map(Box::new);
-        Self { link, endpoint, way, dialling: None, dialed, watch: None, last_tick, _end }
+        Self { link, endpoint, way, dialling: None, greetings: 0, dialed, watch: None, last_tick, _end }
     }
 
-    /// Runs the connection to its end. A panic on the way ends this handle and no other.
-    pub async fn run(&mut self) {
+    /// Runs the connection to its end. A panic on the way ends this handle and no other. `stay` is dropped when the
+    /// handle has ended: nobody waits for a farewell that may be left.
+    pub async fn run<T>(&mut self, stay: &mut Option<T>) {
         self.start();
         while self.endpoint.phase() != Phase::Ended {
             self.watch_as_needed();
@@ -84,6 +89,9 @@ impl Supervisor {
                 self.step(input);
             }
             self.attend();
+            if self.endpoint.state() == State::Closed {
+                stay.take();
+            }
         }
     }
 
@@ -152,7 +160,8 @@ impl Supervisor {
     }
 
     fn step(&mut self, input: Input) {
-        let facts = self.link.facts();
+        let has_greeted = self.link.greetings.load(Ordering::Relaxed) != self.greetings;
+        let facts = Facts { has_greeted, ..self.link.facts() };
         let orders = self.endpoint.step(input, facts, clock::now());
         for order in orders {
             self.obey(order);
@@ -169,6 +178,7 @@ impl Supervisor {
     fn obey(&mut self, order: Order) {
         match order {
             Order::Dial => {
+                self.greetings = self.link.greetings.load(Ordering::Relaxed);
                 let is_goodbye = self.endpoint.has_only_goodbyes(self.link.facts());
                 let purpose = if is_goodbye { Purpose::Goodbye } else { Purpose::Link };
                 self.dialling = self.way.clone().map(|way| dial(way, Arc::clone(&self.link), purpose));
@@ -186,6 +196,8 @@ impl Supervisor {
             Order::SayClose { goodbye, after } => self.link.say_close(goodbye, after),
             Order::Blame(goodbye) => self.link.blame(&goodbye),
             Order::Forget => self.link.forget_session(),
+            // The receiver of one that closes shows nothing but Closed, and its status stays.
+            Order::Attach => self.attach(Connected::default(), Status::default()),
             Order::Deliver(event) => self.deliver(event),
         }
     }
@@ -198,19 +210,26 @@ impl Supervisor {
             Event::Connected(_) => {}
             // Without `reconnect` the end comes with it, and is shown by the value behind it.
             Event::Disconnected(_) => status.state = State::Disconnected,
-            Event::Closed(closed) => status.closed = Some(closed.clone()),
+            Event::Closed(closed) => {
+                status.closed = Some(closed.clone());
+                // What a goodbye costs is in nobody's account.
+                let is_final = self.endpoint.phase() == Phase::Ended;
+                status.account = (!is_final).then(|| Box::new(Stats { attempts, ..self.link.stats() }));
+            }
         }
         match event {
-            Event::Connected(connected) => {
-                if let Some(dialed) = self.dialed.take() {
-                    self.link.install(connected, *dialed, status);
-                    self.link.drain();
-                }
-            }
+            Event::Connected(connected) => self.attach(connected, status),
             event => self.link.deliver(event, status),
         }
-        if self.endpoint.phase() == Phase::Ended {
+        if self.endpoint.state() == State::Closed {
             self.link.sync_driver(&mut self.link.rx());
+        }
+    }
+
+    fn attach(&mut self, connected: Connected, status: Status) {
+        if let Some(dialed) = self.dialed.take() {
+            self.link.install(connected, *dialed, status);
+            self.link.drain();
         }
     }
 
@@ -397,7 +416,8 @@ struct EndWithSupervisor(Arc<Link>);
 
 impl Drop for EndWithSupervisor {
     fn drop(&mut self) {
-        if self.0.status().state != State::Closed {
+        let is_linked = self.0.rx().socket.is_some();
+        if self.0.status().state != State::Closed || is_linked {
             drop(self.0.hang_up());
             self.0.end(if std::thread::panicking() { Reason::Internal } else { Reason::Shutdown });
         }

@@ -9,12 +9,14 @@ pub struct Backoff {
     retry: Retry,
     /// Waits handed out since the last fresh start.
     waits: i32,
+    /// The wait before the latest dial, in whole milliseconds: beside the count it costs a connection nothing.
+    last: u32,
     random: SplitMix,
 }
 
 impl Backoff {
     pub fn new(retry: Retry, seed: u64) -> Self {
-        Self { retry, waits: 0, random: SplitMix(seed) }
+        Self { retry, waits: 0, last: 0, random: SplitMix(seed) }
     }
 
     /// The next wait.
@@ -30,9 +32,18 @@ impl Backoff {
         Duration::try_from_secs_f64(due * share).unwrap_or(self.retry.maximum)
     }
 
-    /// Starts afresh: a link was up long enough, or brought a message.
-    pub fn reset(&mut self) {
-        self.waits = 0;
+    /// So long is waited in fact: a policy is not all that decides.
+    pub fn note_wait(&mut self, wait: Duration) {
+        self.last = u32::try_from(wait.as_millis()).unwrap_or(u32::MAX);
+    }
+
+    /// A link was up for so long. Starts afresh if that was as long as the wait before it, and long enough for a
+    /// peer that is of use: what greets and falls over, or says a word first, is not dialled any faster for it.
+    pub fn note_link(&mut self, up: Duration) {
+        let least = self.retry.initial.saturating_mul(10).min(self.retry.maximum);
+        if up >= least.max(Duration::from_millis(self.last.into())) {
+            self.waits = 0;
+        }
     }
 
     /// The longest wait that this policy knows.
@@ -81,14 +92,44 @@ mod tests {
         assert!((0..50).all(|_| backoff.wait() == Duration::from_millis(250)));
     }
 
+    /// Waits as long as it says.
+    fn rest(backoff: &mut Backoff) -> f64 {
+        let wait = backoff.wait();
+        backoff.note_wait(wait);
+        wait.as_secs_f64()
+    }
+
     #[test]
-    fn a_reset_starts_afresh() {
+    fn it_starts_afresh_once_a_link_was_up_for_ten_first_waits() {
         let retry = Retry::new(0.1, 2.0, 10.0, Jitter::None).unwrap();
         let mut backoff = Backoff::new(retry, 7);
-        let first = backoff.wait();
-        assert!(backoff.wait() > first);
-        backoff.reset();
-        assert_eq!(backoff.wait(), first);
+        for (up, next) in [(999, 0.1), (999, 0.2), (1000, 0.1), (0, 0.2), (5000, 0.1)] {
+            backoff.note_link(Duration::from_millis(up));
+            assert_eq!(rest(&mut backoff), next);
+        }
+    }
+
+    #[test]
+    fn a_link_that_was_up_for_less_than_the_wait_before_it_changes_nothing() {
+        let retry = Retry::new(0.1, 10.0, 10.0, Jitter::None).unwrap();
+        let mut backoff = Backoff::new(retry, 7);
+        assert_eq!([0.1, 1.0, 10.0], [(); 3].map(|()| rest(&mut backoff)));
+        backoff.note_link(Duration::from_millis(9999));
+        assert_eq!(rest(&mut backoff), 10.0);
+        backoff.note_link(Duration::from_secs(10));
+        assert_eq!(rest(&mut backoff), 0.1);
+        backoff.note_wait(Duration::from_secs(3));
+        backoff.note_link(Duration::from_secs(2));
+        assert_eq!(rest(&mut backoff), 1.0, "what was waited counts, not what the policy says");
+    }
+
+    #[test]
+    fn no_link_need_be_up_for_longer_than_the_longest_wait() {
+        let retry = Retry::new(0.5, 2.0, 1.0, Jitter::None).unwrap();
+        let mut backoff = Backoff::new(retry, 7);
+        assert_eq!([0.5, 1.0, 1.0], [(); 3].map(|()| rest(&mut backoff)));
+        backoff.note_link(Duration::from_secs(1));
+        assert_eq!(rest(&mut backoff), 0.5);
     }
 
     #[test]

@@ -18,8 +18,12 @@
 //! On ours a side that closes says so behind its last message (`Parting`); the other one answers, behind
 //! what it may still send (`Replying`). Who has said it and heard it is done. The end of the stream in
 //! its place is a break for a closing side too: a dialler comes back to deliver the rest and to say it
-//! again, or else its peer would hold the session for nobody, though for that alone it dials but once; an
-//! accepted end waits while anything is not confirmed.
+//! again, or else its peer would hold the session for nobody; an accepted end waits while anything is not
+//! confirmed. For the word alone nobody waits where no peer answers: `Closed` is shown, and what goes on
+//! behind it until `close_timeout` is the dialler's farewell, which tells its application nothing more.
+//!
+//! Back-off is for peers that are not to be troubled. It starts afresh by the time that a link was up, and by
+//! nothing else. A closing dialler has no time for it: it dials at once, and again within `CLOSING_WAIT`.
 //!
 //! 1. `a_dialler_ends_only_by_its_own_side`
 //! 2. `an_accepted_end_ends_with_its_session`
@@ -29,6 +33,9 @@
 //! 6. `every_wait_has_a_deadline`
 //! 7. `who_has_said_goodbye_and_heard_it_is_done`
 //! 8. `a_session_is_forgotten_when_it_is_void_or_over_and_never_for_a_break`
+//! 9. `closed_is_shown_once_and_nothing_behind_it`
+//! 10. `a_closing_dialler_dials_at_once_and_again_within_its_wait`
+//! 11. `a_farewell_is_said_in_its_session_or_not_at_all`
 //!
 //! The exhaustive state × input table and the simulation hold these against every reachable state.
 
@@ -93,13 +100,15 @@ pub struct Facts {
     pub unconfirmed: u64,
     /// What is unconfirmed would go again over another link: in its session, or redelivered.
     pub goes_again: bool,
+    /// A dialler has a session, which its next link would carry on.
+    pub has_session: bool,
+    /// The dial under way has met somebody, and waits for the answer to its greeting.
+    pub has_greeted: bool,
     /// Our CLOSE was handed to the kernel.
     pub has_said_close: bool,
     /// The application may still answer what it received: a message waits, or was taken by a reader
     /// that has not come back for more.
     pub owes_answer: bool,
-    /// This link brought a message.
-    pub brought_message: bool,
 }
 
 /// What is to be done, in this order.
@@ -119,6 +128,9 @@ pub enum Order {
     Blame(Goodbye),
     /// The session is void or over: a dialler's next greeting asks for a new one.
     Forget,
+    /// Take the link that was dialled, and tell nobody: `Closed` was shown.
+    Attach,
+    /// A value for the reader. With `Connected` the link that was dialled is taken.
     Deliver(Event),
 }
 
@@ -126,7 +138,9 @@ pub enum Order {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
     New,
-    Dialling,
+    Dialling {
+        since: Moment,
+    },
     /// Waits before the next dial.
     Resting {
         until: Moment,
@@ -176,6 +190,10 @@ pub enum State {
 struct Closing {
     reason: Reason,
     until: Moment,
+    /// It has dialled since, and waits between dials.
+    has_dialled: bool,
+    /// `Closed` was shown: what goes on is the farewell.
+    is_shown: bool,
 }
 
 #[derive(Debug)]
@@ -233,21 +251,21 @@ impl Endpoint {
             (_, Input::Abort(reason), _) => self.end(reason, String::new(), facts),
             (_, Input::Looked, _) if self.is_overdue(now) => self.overdue(facts),
 
-            (New, Input::Started { .. }, Dialler) => self.dial(),
+            (New, Input::Started { .. }, Dialler) => self.dial(now),
             (New, Input::Started { peer }, Accepted) => self.up(peer, facts, now),
 
             // It came back to take its leave, and nobody is there who knows it.
-            (Dialling, Input::Dialed { is_resumed: false, .. }, _) if self.has_only_goodbyes(facts) => {
-                self.end_closing(facts)
+            (Dialling { since }, Input::Dialed { is_resumed: false, .. }, _) if self.has_only_goodbyes(facts) => {
+                self.met_a_stranger(since, facts, now)
             }
-            (Dialling, Input::Dialed { peer, .. }, _) => self.up(peer, facts, now),
-            (Dialling, Input::SessionOver(_), _) if self.closing.is_some() => self.end_closing(facts),
-            (Dialling, Input::DialFailed(fault) | Input::SessionOver(fault), _) => {
+            (Dialling { .. }, Input::Dialed { peer, .. }, _) => self.up(peer, facts, now),
+            (Dialling { .. }, Input::SessionOver(_), _) if self.closing.is_some() => self.end_closing(facts),
+            (Dialling { .. }, Input::DialFailed(fault) | Input::SessionOver(fault), _) => {
                 self.dial_failed(fault, Wait::Backoff, facts, now)
             }
-            (Dialling, Input::Rejected(fault), _) => self.dial_failed(fault, Wait::Longest, facts, now),
-            (Resting { until }, Input::Looked, _) if now >= until => self.dial(),
-            (New | Dialling | Resting { .. } | Absent { .. }, Input::Close(reason), _) => {
+            (Dialling { .. }, Input::Rejected(fault), _) => self.dial_failed(fault, Wait::Longest, facts, now),
+            (Resting { until }, Input::Looked, _) if now >= until => self.dial(now),
+            (New | Dialling { .. } | Resting { .. } | Absent { .. }, Input::Close(reason), _) => {
                 self.close_unlinked(reason, facts, now)
             }
 
@@ -300,7 +318,8 @@ impl Endpoint {
                 Some(closing.map_or(until, |closing| closing.min(until)))
             }
             Phase::Answering { until } | Phase::Replying { until, .. } => Some(until),
-            Phase::New | Phase::Dialling | Phase::Draining { .. } | Phase::Leaving | Phase::Parting { .. } => closing,
+            Phase::New | Phase::Dialling { .. } | Phase::Draining { .. } => closing,
+            Phase::Leaving | Phase::Parting { .. } => closing,
             Phase::Up { .. } | Phase::Ended => None,
         }
     }
@@ -316,6 +335,7 @@ impl Endpoint {
     pub fn state(&self) -> State {
         match self.phase {
             Phase::Ended => State::Closed,
+            _ if self.has_shown_closed() => State::Closed,
             _ if self.closing.is_some() => State::Closing,
             Phase::Up { .. } => State::Connected,
             Phase::Replying { .. } if self.role == Role::Dialler => State::Connected,
@@ -325,9 +345,12 @@ impl Endpoint {
         }
     }
 
-    fn dial(&mut self) -> Vec<Order> {
-        self.phase = Phase::Dialling;
+    fn dial(&mut self, now: Moment) -> Vec<Order> {
+        self.phase = Phase::Dialling { since: now };
         self.attempts += 1;
+        if let Some(closing) = &mut self.closing {
+            closing.has_dialled = true;
+        }
         vec![Order::Dial]
     }
 
@@ -338,7 +361,8 @@ impl Endpoint {
         self.has_shown = true;
         self.phase = Phase::Up { since: now };
         let connected = Connected { resumed: false, redelivered: 0, lost: 0, attempt, peer };
-        let mut orders = vec![Order::Deliver(Event::Connected(connected))];
+        let is_shown = self.has_shown_closed();
+        let mut orders = vec![if is_shown { Order::Attach } else { Order::Deliver(Event::Connected(connected)) }];
         match self.protocol {
             _ if self.closing.is_none() => {}
             Protocol::Classic => {
@@ -354,16 +378,23 @@ impl Endpoint {
     }
 
     fn dial_failed(&mut self, fault: Fault, wait: Wait, facts: Facts, now: Moment) -> Vec<Order> {
-        if self.has_only_goodbyes(facts) {
-            return self.end_closing(facts);
-        }
         self.failed += 1;
-        self.rest(fault, wait, facts, now)
+        let mut orders = vec![];
+        if self.has_only_goodbyes(facts) {
+            if !facts.has_session {
+                return self.end_closing(facts);
+            }
+            if !is_answer(&fault) {
+                orders.extend(self.show_closed(facts));
+            }
+        }
+        orders.extend(self.rest(fault, wait, facts, now));
+        orders
     }
 
-    /// A dialler's link ended. Back-off starts afresh if the link was of use.
+    /// A dialler's link ended.
     fn broke(&mut self, fault: Fault, wait: Wait, since: Moment, facts: Facts, now: Moment) -> Vec<Order> {
-        self.note_use(since, facts, now);
+        self.note_link(since, now);
         let mut orders = self.blame(&fault);
         orders.push(Order::HangUp);
         if self.protocol == Protocol::Native && is_void(&fault) {
@@ -373,10 +404,10 @@ impl Endpoint {
         orders
     }
 
-    fn note_use(&mut self, since: Moment, facts: Facts, now: Moment) {
-        let is_useful = |longest| facts.brought_message || now.saturating_sub(since) >= longest;
-        if let Some(backoff) = self.backoff.as_mut().filter(|backoff| is_useful(backoff.longest())) {
-            backoff.reset();
+    /// How a dialler's link ended changes nothing in when the next dial is.
+    fn note_link(&mut self, since: Moment, now: Moment) {
+        if let Some(backoff) = &mut self.backoff {
+            backoff.note_link(now.saturating_sub(since));
         }
     }
 
@@ -431,19 +462,18 @@ impl Endpoint {
     /// Tells of the outage and waits for the next dial; without `reconnect` it is the end.
     fn rest(&mut self, fault: Fault, wait: Wait, facts: Facts, now: Moment) -> Vec<Order> {
         self.has_shown = true;
-        let wait = self.backoff.as_mut().map(|backoff| match wait {
-            Wait::Nothing => Duration::ZERO,
-            Wait::Backoff => backoff.wait(),
-            Wait::Longest => backoff.longest(),
-        });
-        let disconnected = Disconnected {
-            reason: fault.reason,
-            detail: fault.detail.clone(),
-            attempt: self.failed,
-            retry_in: wait,
-            unconfirmed: facts.undelivered(),
-        };
-        let mut orders = vec![Order::Deliver(Event::Disconnected(disconnected))];
+        let wait = self.next_wait(wait);
+        let mut orders = vec![];
+        if !self.has_shown_closed() {
+            let disconnected = Disconnected {
+                reason: fault.reason,
+                detail: fault.detail.clone(),
+                attempt: self.failed,
+                retry_in: wait,
+                unconfirmed: facts.undelivered(),
+            };
+            orders.push(Order::Deliver(Event::Disconnected(disconnected)));
+        }
         match wait {
             Some(wait) => self.phase = Phase::Resting { until: now.saturating_add(wait) },
             None => {
@@ -455,6 +485,19 @@ impl Endpoint {
         orders
     }
 
+    /// None without `reconnect`.
+    fn next_wait(&mut self, wait: Wait) -> Option<Duration> {
+        let backoff = self.backoff.as_mut()?;
+        let wait = match (wait, &self.closing) {
+            (Wait::Nothing, _) | (_, Some(Closing { has_dialled: false, .. })) => Duration::ZERO,
+            (Wait::Backoff, None) => backoff.wait(),
+            (Wait::Longest, None) => backoff.longest(),
+            (_, Some(_)) => backoff.wait().min(CLOSING_WAIT),
+        };
+        backoff.note_wait(wait);
+        Some(wait)
+    }
+
     /// Ends a link that may be there, and the handle.
     fn end(&mut self, reason: Reason, detail: String, facts: Facts) -> Vec<Order> {
         let mut orders = vec![Order::HangUp];
@@ -464,9 +507,15 @@ impl Endpoint {
 
     fn ended(&mut self, reason: Reason, detail: String, facts: Facts) -> Vec<Order> {
         self.phase = Phase::Ended;
+        if self.has_shown_closed() {
+            return vec![];
+        }
         vec![Order::Deliver(Event::Closed(Closed { reason, detail, undelivered: facts.undelivered() }))]
     }
 }
+
+/// How long a closing dialler waits at most before it dials again: the wire's own number.
+pub const CLOSING_WAIT: Duration = Duration::from_millis(250);
 
 impl Facts {
     /// Accepted here, and not known to be held by the peer.
@@ -481,6 +530,12 @@ enum Wait {
     Nothing,
     Backoff,
     Longest,
+}
+
+/// A dial that failed so has met somebody, who may have time for it soon.
+fn is_answer(fault: &Fault) -> bool {
+    use Reason::{Busy, Eof, Moved, Rejected, Reset, Truncated};
+    matches!(fault.reason, Busy | Eof | Moved | Rejected | Reset | Truncated)
 }
 
 /// A session in which that happened would only repeat it.

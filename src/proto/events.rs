@@ -107,7 +107,7 @@ pub struct Fault {
     pub detail: String,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Connected {
     pub resumed: bool,
     pub redelivered: u64,

@@ -30,8 +30,6 @@ pub struct Receiver {
     consumed: u64,
     bytes: u64,
     links: u64,
-    /// Messages that had been received when the present link came up.
-    received_before: u64,
     heard: Heard,
     /// Control frames for the writing half.
     for_sender: VecDeque<Control>,
@@ -70,7 +68,6 @@ impl Receiver {
             consumed: 0,
             bytes: 0,
             links: 0,
-            received_before: 0,
             heard: Heard::default(),
             for_sender: VecDeque::new(),
             may_be_moved: false,
@@ -86,7 +83,6 @@ impl Receiver {
         self.goodbye = None;
         self.for_sender.clear();
         self.links += 1;
-        self.received_before = self.inbox.received();
         self.first_by = opened.first_by;
         if let Some(agreement) = opened.agreement {
             if agreement.is_resumed {
@@ -315,11 +311,6 @@ impl Receiver {
     /// Why this link must end, if its bytes said so.
     pub fn fault(&self) -> Option<&Fault> {
         self.fault.as_ref()
-    }
-
-    /// The link brought a message.
-    pub fn link_brought_message(&self) -> bool {
-        self.inbox.received() > self.received_before
     }
 
     /// Messages that a reader could take now.

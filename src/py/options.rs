@@ -105,7 +105,12 @@ impl Buffer {
 
 /// How long a dialler waits before it tries again: `initial` seconds, then `factor` times more each
 /// time, up to `maximum`. With `jitter="full"` each wait is drawn from 0 to that, with `"none"` it is
-/// that. It starts afresh once a link was up for its longest wait, or brought a message.
+/// that.
+///
+/// It starts afresh once a link was up for as long as the wait before it, and for ten times `initial` or
+/// `maximum`, whichever is less (1 s with the defaults). Neither a message nor how the link ended changes
+/// anything in that. A connection that closes does not rest: it dials at once, and again after at most
+/// 250 ms each time, while anything is left to be delivered or said and `close_timeout` is not over.
 #[pyclass(frozen, module = "netasync", name = "Backoff")]
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Backoff {

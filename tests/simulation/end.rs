@@ -84,6 +84,8 @@ pub struct End {
     pub has_closed_reading: bool,
     pub ended_at: Option<Moment>,
     closed: Option<Reason>,
+    /// When it showed Closed; its goodbye may be said later.
+    pub closed_at: Option<Moment>,
     /// When whoever keeps the time looks whether something is to be told.
     pub tell_by: Option<Moment>,
     /// When something promised must have been done; only looked at, never waited for.
@@ -129,6 +131,7 @@ impl End {
             has_closed_reading: false,
             ended_at: None,
             closed: None,
+            closed_at: None,
             tell_by: None,
             promised_by: None,
             hear_by: None,
@@ -221,8 +224,12 @@ impl End {
             self.ended_at.get_or_insert(now);
         }
         for order in orders {
-            if let Order::Deliver(Event::Closed(closed)) = &order {
-                self.closed = Some(closed.reason);
+            if let Order::Deliver(event) = &order {
+                assert_eq!(self.closed, None, "nothing is shown behind Closed: {event:?}");
+                if let Event::Closed(closed) = event {
+                    self.closed = Some(closed.reason);
+                    self.closed_at = Some(now);
+                }
             }
             assert!(!was_ended, "nothing is ordered after the end");
             self.obey(order, facts, network, now);
@@ -234,9 +241,10 @@ impl End {
             queued: self.sender.queued(),
             unconfirmed: self.sender.unconfirmed(),
             goes_again: self.known.is_some() || self.options.on_new_session == OnNewSession::Redeliver,
+            has_session: self.role == Role::Dialler && self.known.is_some(),
+            has_greeted: self.asked.is_some(),
             has_said_close: self.sender.has_closed(),
             owes_answer: self.receiver.has_message() || self.application.owed > 0,
-            brought_message: self.receiver.link_brought_message(),
         }
     }
 
@@ -259,6 +267,11 @@ impl End {
             Order::Forget => {
                 assert_eq!(self.role, Role::Dialler);
                 self.known = None;
+            }
+            Order::Attach => {
+                if let Some(dialed) = self.dialed.take() {
+                    self.install(Connected::default(), dialed, now);
+                }
             }
             Order::Deliver(event) => match (event, self.dialed.take()) {
                 (Event::Connected(connected), Some(dialed)) => self.install(connected, dialed, now),

@@ -7,6 +7,7 @@ mod arrange;
 mod bounds;
 mod claims;
 mod end;
+mod farewell;
 mod goodbye;
 mod grammar;
 mod greeting;

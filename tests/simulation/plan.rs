@@ -65,6 +65,7 @@ pub fn run(seed: u64) {
     world.check_deliveries();
     check_ends(&world);
     check_fates(&world);
+    world.check_goodbye();
     if !world.dialler.is_ended() {
         check_liveness(&world, &queued);
     }
@@ -237,7 +238,7 @@ fn rename(random: &mut Random, world: &mut World) {
 
 /// What a dialler without a link has still to send: all of it must arrive.
 fn queued_without_link(dialler: &End) -> Vec<u32> {
-    let is_resting = matches!(dialler.phase(), Phase::Dialling | Phase::Resting { .. });
+    let is_resting = matches!(dialler.phase(), Phase::Dialling { .. } | Phase::Resting { .. });
     if !is_resting || dialler.closing_since.is_some() || !lossless(dialler.options.write_buffer) {
         return Vec::new();
     }

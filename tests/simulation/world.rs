@@ -95,6 +95,11 @@ pub struct World {
     pub impaired_until: [Moment; 2],
     is_hole: [bool; 2],
     is_server_dead: bool,
+    /// Since when nothing has stood between the two, and the earlier times of that kind.
+    pub calm_since: Option<Moment>,
+    pub calms: Vec<(Moment, Moment)>,
+    /// The accepted end of the session in which the dialler was, without anything to deliver, when it closed.
+    pub owed_goodbye: Option<usize>,
     /// What the server's process holds, and which of its diallers this one is.
     pub table: Table,
     pub place: usize,
@@ -144,10 +149,14 @@ impl World {
             impaired_until: [now; 2],
             is_hole: [false; 2],
             is_server_dead: false,
+            calm_since: None,
+            calms: Vec::new(),
+            owed_goodbye: None,
             random,
         };
         let peer = String::new();
         world.dialler.step(Input::Started { peer }, &mut world.network, now);
+        world.note_calm();
         world
     }
 
@@ -398,7 +407,29 @@ impl World {
         has_moved
     }
 
+    /// Something has come between the two, or has gone.
+    fn note_calm(&mut self) {
+        let now = self.now;
+        if let Some(since) = self.calm_since.take().filter(|since| *since < now) {
+            self.calms.push((since, now));
+        }
+        let is_listed = self.reached.is_none_or(|server| self.listed.contains(&server));
+        let are_open = self.doors.iter().all(|door| *door == Door::Open);
+        if self.is_server_up && self.is_hole == [false; 2] && is_listed && are_open {
+            self.calm_since = Some(self.frozen_until.into_iter().fold(now, Moment::max));
+        }
+    }
+
     fn perform(&mut self, act: Act) {
+        self.carry_out(act);
+        let is_of_application =
+            matches!(act, Act::Close(_) | Act::Abort(_) | Act::Read(..) | Act::CloseReading(_) | Act::Write(..));
+        if !is_of_application {
+            self.note_calm();
+        }
+    }
+
+    fn carry_out(&mut self, act: Act) {
         let now = self.now;
         match act {
             Act::Hole { directions } => {
@@ -459,7 +490,12 @@ impl World {
             }
             Act::Names(servers) => self.listed = servers,
             Act::Door(server, door) => self.doors[server] = door,
-            Act::Close(side) => self.with_end(side, |end, network| end.close(network, now)),
+            Act::Close(side) => {
+                if side == 0 {
+                    self.note_goodbye();
+                }
+                self.with_end(side, |end, network| end.close(network, now));
+            }
             Act::Abort(side) => self.with_end(side, |end, network| end.abort(network, now)),
             Act::CloseReading(side) => self.with_end(side, |end, _| end.close_reading(now)),
             Act::Read(side, reading) => {

@@ -3,6 +3,8 @@
 //! `NETASYNC_WRITE_DOCS=1` and otherwise holds against the code.
 #![allow(clippy::unwrap_used)]
 
+mod backoff;
+mod closing;
 mod page;
 mod walk;
 
@@ -17,6 +19,7 @@ use netasync::proto::wire::close;
 
 use walk::{
     CLOSE_TIMEOUT, Choice, Life, SESSION_TIMEOUT, Side, Step, TICK, Wire, every_step, has_link, is_legal, name,
+    says_farewell,
 };
 
 const DIALLER: Life = Life { wire: Wire::Ours, role: Side::Dialler, reconnects: true };
@@ -39,10 +42,10 @@ fn every_phase_is_reached() {
     let mut reached: BTreeMap<(Wire, Side), BTreeSet<&str>> = BTreeMap::new();
     every_step(|step| {
         let Life { wire, role, .. } = step.path.life;
-        reached.entry((wire, role)).or_default().insert(name(step.before.phase()));
+        reached.entry((wire, role)).or_default().insert(name(step.before));
     });
     let counts: Vec<usize> = reached.values().map(BTreeSet::len).collect();
-    assert_eq!(counts, [8, 7, 8, 7], "{reached:?}");
+    assert_eq!(counts, [12, 7, 8, 7], "{reached:?}");
 }
 
 #[test]
@@ -136,10 +139,10 @@ fn nothing_is_ordered_after_the_end() {
             assert_eq!(step.after.phase(), Phase::Ended);
         }
         let has_ended = step.after.phase() == Phase::Ended && step.before.phase() != Phase::Ended;
-        assert_eq!(closed(step.orders).is_some(), has_ended);
         if has_ended {
             let last = step.orders.last();
-            assert!(matches!(last, Some(Order::Deliver(Event::Closed(_)))));
+            let is_shown = step.before.state() == State::Closed;
+            assert!(is_shown || matches!(last, Some(Order::Deliver(Event::Closed(_)))));
             let hangs_up = step.orders.contains(&Order::HangUp);
             assert!(hangs_up || !has_link(step.before.phase()));
         }
@@ -147,9 +150,21 @@ fn nothing_is_ordered_after_the_end() {
 }
 
 #[test]
+fn closed_is_shown_once_and_nothing_behind_it() {
+    every_step(|step| {
+        let (was_closed, is_closed) = (step.before.state() == State::Closed, step.after.state() == State::Closed);
+        assert!(is_closed || !was_closed, "{:?}", step.path);
+        assert_eq!(closed(step.orders).is_some(), is_closed && !was_closed, "{:?}", step.path);
+        let shown = step.orders.iter().filter(|order| matches!(order, Order::Deliver(_))).count();
+        assert!(!was_closed || shown == 0, "{:?} in {:?}", step.orders, step.path);
+        assert!(was_closed || !step.orders.contains(&Order::Attach));
+    });
+}
+
+#[test]
 fn closing_ends_within_close_timeout() {
     every_step(|step| {
-        let is_closing = step.before.state() == State::Closing;
+        let is_closing = step.before.state() == State::Closing || says_farewell(step.before);
         let is_overdue = step.before.deadline().is_some_and(|due| step.now >= due);
         let is_last_look = step.input == Choice::Looked && is_overdue;
         let rests = matches!(step.before.phase(), Phase::Resting { .. });
@@ -199,7 +214,7 @@ fn every_wait_has_a_deadline() {
             Phase::Resting { .. } | Phase::Answering { .. } | Phase::Replying { .. } => true,
             Phase::Draining { .. } | Phase::Leaving | Phase::Parting { .. } => true,
             Phase::Absent { .. } => true,
-            _ => state == State::Closing,
+            _ => state == State::Closing || says_farewell(step.after),
         };
         let is_linkless_start = step.after.phase() == Phase::Ended;
         assert!(!waits_for_time || is_linkless_start || step.after.deadline().is_some());
@@ -241,7 +256,8 @@ fn a_goodbye_is_said_on_our_wire_only_and_never_behind_the_end_of_the_link() {
         };
         assert!(step.path.life.is_ours());
         assert!(!step.orders[..at].contains(&Order::HangUp));
-        let has_come_up = step.orders[..at].iter().any(|order| matches!(order, Order::Deliver(Event::Connected(_))));
+        let comes_up = |order: &Order| matches!(order, Order::Attach | Order::Deliver(Event::Connected(_)));
+        let has_come_up = step.orders[..at].iter().any(comes_up);
         assert!(has_link(step.before.phase()) || has_come_up, "{:?}", step.path);
     });
 }
@@ -259,56 +275,6 @@ fn a_closing_side_says_it_behind_everything_and_an_answering_one_behind_what_may
             }
         }
     });
-}
-
-#[test]
-fn a_closing_dialler_with_something_left_comes_back_whatever_broke_its_link() {
-    every_step(|step| {
-        let life = step.path.life;
-        let is_break = step.input.is_break() || (life.is_ours() && step.input == Choice::Eof);
-        let is_parting = matches!(step.before.phase(), Phase::Parting { is_heard: false } | Phase::Draining { .. });
-        let has_left = step.facts.queued > 0 || (step.facts.unconfirmed > 0 && step.facts.goes_again);
-        if life.reconnects && life.is_dialler() && is_parting && is_break && has_left {
-            assert!(matches!(step.after.phase(), Phase::Resting { .. }), "{:?} in {:?}", step.input, step.path);
-        }
-    });
-}
-
-#[test]
-fn a_closing_dialler_that_was_not_answered_comes_back_to_say_close_again() {
-    every_step(|step| {
-        let life = step.path.life;
-        let is_parting = step.before.phase() == Phase::Parting { is_heard: false };
-        let is_break = matches!(step.input, Choice::Broke | Choice::Eof | Choice::PeerClosed(close::FAULT));
-        if life.reconnects && life.is_dialler() && is_parting && is_break {
-            assert!(matches!(step.after.phase(), Phase::Resting { .. }), "{:?} in {:?}", step.input, step.path);
-        }
-    });
-}
-
-#[test]
-fn who_comes_back_to_say_close_makes_no_ghost_and_tries_but_once() {
-    let (none, now) = (Facts::default(), Moment::ZERO);
-    let returned = || {
-        let mut dialler = DIALLER.start();
-        for input in [Choice::Started, Choice::Dialed, Choice::Close, Choice::Eof] {
-            dialler.step(input.input(), none, now);
-        }
-        assert_eq!(dialler.step(Input::Looked, none, now + TICK), [Order::Dial]);
-        dialler
-    };
-    for input in [Choice::Dialed, Choice::DialFailed, Choice::Rejected, Choice::SessionOver] {
-        let orders = returned().step(input.input(), none, now + TICK);
-        let [Order::HangUp, Order::Deliver(Event::Closed(end))] = &orders[..] else {
-            panic!("{input:?}: {orders:?}");
-        };
-        assert_eq!((end.reason, end.undelivered), (Reason::ClosedHere, 0));
-    }
-    let more = Facts { queued: 1, ..none };
-    for (input, facts) in [(Choice::Resumed, none), (Choice::Dialed, more)] {
-        let orders = returned().step(input.input(), facts, now + TICK);
-        assert!(matches!(&orders[..], [Order::Deliver(Event::Connected(_)), Order::SayClose { .. }]), "{orders:?}");
-    }
 }
 
 #[test]

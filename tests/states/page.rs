@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use netasync::proto::control::After;
-use netasync::proto::endpoint::{Order, Phase};
+use netasync::proto::endpoint::{Endpoint, Order, Phase};
 use netasync::proto::events::Event;
 use netasync::proto::wire::close;
 
-use crate::walk::{Choice, Life, Side, Wire, every_step, is_legal, name};
+use crate::walk::{Choice, Life, Side, Wire, every_step, is_legal, name, says_farewell};
 
 /// Rows are phases, in each the inputs that matter there; a cell lists every outcome that some facts
 /// and moments bring. The inputs that bring the same stand in one row.
@@ -19,9 +19,9 @@ pub fn page() -> String {
         if !is_legal(life, phase, step.input) {
             return;
         }
-        names.insert(rank(phase), name(phase));
-        let outcome = format!("{}{}", name(step.after.phase()), told(step.orders));
-        let inputs = outcomes.entry((life.wire, life.role, rank(phase))).or_default();
+        names.insert(rank(step.before), name(step.before));
+        let outcome = format!("{}{}", name(step.after), told(step.orders));
+        let inputs = outcomes.entry((life.wire, life.role, rank(step.before))).or_default();
         inputs.entry(step.input).or_default().insert(outcome);
     });
     let mut page = String::from(HEAD);
@@ -81,10 +81,15 @@ fn code_name(code: u16) -> &'static str {
     }
 }
 
-fn rank(phase: Phase) -> usize {
+fn rank(endpoint: &Endpoint) -> usize {
+    let behind = if says_farewell(endpoint) { 20 } else { 0 };
+    behind + rank_of(endpoint.phase())
+}
+
+fn rank_of(phase: Phase) -> usize {
     match phase {
         Phase::New => 0,
-        Phase::Dialling => 1,
+        Phase::Dialling { .. } => 1,
         Phase::Resting { .. } => 2,
         Phase::Up { .. } => 3,
         Phase::Absent { .. } => 4,
@@ -110,6 +115,7 @@ fn told(orders: &[Order]) -> String {
             Order::SayClose { goodbye, after: After::WhatMayBegin } => format!("say {} now", code_name(goodbye.code)),
             Order::Blame(goodbye) => format!("blame {}", code_name(goodbye.code)),
             Order::Forget => String::from("forget the session"),
+            Order::Attach => String::from("attach"),
             Order::Deliver(Event::Connected(_)) => String::from("C"),
             Order::Deliver(Event::Disconnected(down)) => format!("D({})", down.reason.name()),
             Order::Deliver(Event::Closed(closed)) => format!("X({})", closed.reason.name()),
@@ -129,5 +135,6 @@ halves (what is queued, unconfirmed, owed, received, said) and some moment bring
 Disconnected and X Closed, with their reasons: RESET stands for any break, PROTOCOL for any that the peer
 is told of, REFUSED and REJECTED for any failed dial. \"Say\" is CLOSE behind everything that was accepted,
 \"say now\" behind what may be begun now. An accepted end is Absent only where its listener holds sessions;
-where it does not, what breaks its link ends it. What is not listed comes too late and changes nothing.
+where it does not, what breaks its link ends it. A dialler that says Farewell has shown X, and goes on for nothing
+but its goodbye; to attach is to take the link that was dialled and tell nobody. What is not listed comes too late and changes nothing.
 ";

@@ -4,7 +4,7 @@ use std::collections::{HashSet, VecDeque};
 use std::time::Duration;
 
 use netasync::proto::Moment;
-use netasync::proto::endpoint::{Endpoint, Facts, Input, Order, Phase, Role};
+use netasync::proto::endpoint::{Endpoint, Facts, Input, Order, Phase, Role, State};
 use netasync::proto::events::{Fault, Reason};
 use netasync::proto::options::{Options, Protocol, Retry, Settings};
 use netasync::proto::wire::{Goodbye, close};
@@ -61,9 +61,13 @@ impl Life {
     }
 
     fn options(&self) -> Options {
+        self.options_with(Retry::fixed(TICK.as_secs_f64()).ok().filter(|_| self.reconnects))
+    }
+
+    pub fn options_with(&self, reconnect: Option<Retry>) -> Options {
         let settings = Settings {
             close_timeout: CLOSE_TIMEOUT.as_secs_f64(),
-            reconnect: Retry::fixed(TICK.as_secs_f64()).ok().filter(|_| self.reconnects),
+            reconnect,
             session_timeout: if self.reconnects { SESSION_TIMEOUT.as_secs_f64() } else { 0.0 },
             protocol: if self.is_ours() { Protocol::Native } else { Protocol::Classic },
             ..Settings::default()
@@ -77,6 +81,15 @@ impl Life {
 pub struct Path {
     pub life: Life,
     pub steps: Vec<(Choice, Facts, Moment)>,
+}
+
+impl Path {
+    /// A dial has come to its end since that step.
+    pub fn has_dialled_since(&self, at: usize) -> bool {
+        let is_outcome =
+            |input| matches!(input, Choice::Dialed | Choice::Resumed | Choice::DialFailed | Choice::Rejected);
+        self.steps[at..].iter().any(|(input, ..)| is_outcome(*input))
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -158,18 +171,26 @@ impl Choice {
 /// What the halves can hold in this phase: only our wire confirms, and says CLOSE when it was told to.
 fn facts(life: Life, phase: Phase) -> Vec<Facts> {
     let may_have_said = matches!(phase, Phase::Parting { .. } | Phase::Replying { .. });
+    let may_have_session = life.is_ours() && life.is_dialler() && phase != Phase::New;
+    let may_have_greeted = life.is_ours() && matches!(phase, Phase::Dialling { .. });
     let mut all = Vec::new();
-    for bits in 0..64_u32 {
+    for bits in 0..128_u32 {
         let is = |bit: u32| bits & 1 << bit != 0;
         let facts = Facts {
             queued: if is(0) { 3 } else { 0 },
             unconfirmed: if is(1) { 2 } else { 0 },
             goes_again: is(5),
+            has_session: is(4),
+            has_greeted: is(6),
             has_said_close: is(2),
             owes_answer: is(3),
-            brought_message: is(4),
         };
         if facts.goes_again && (facts.unconfirmed == 0 || !life.is_dialler()) {
+            continue;
+        }
+        let is_lost_in_session = facts.has_session && facts.unconfirmed > 0 && !facts.goes_again;
+        let is_too_early = (facts.has_session && !may_have_session) || (facts.has_greeted && !may_have_greeted);
+        if is_lost_in_session || is_too_early {
             continue;
         }
         let is_possible = if life.is_ours() {
@@ -249,10 +270,11 @@ fn inputs(life: Life, phase: Phase, now: Moment) -> impl Iterator<Item = (Choice
 /// What a driver can tell an end in this phase: one has no link before one is dialled, and so on.
 pub fn is_legal(life: Life, phase: Phase, input: Choice) -> bool {
     let reads = matches!(phase, Phase::Up { .. } | Phase::Draining { is_heard: false } | Phase::Leaving);
+    let is_dialling = matches!(phase, Phase::Dialling { .. });
     match input {
         Choice::Started => phase == Phase::New,
-        Choice::Dialed | Choice::DialFailed | Choice::Rejected => phase == Phase::Dialling && life.is_dialler(),
-        Choice::Resumed | Choice::SessionOver => phase == Phase::Dialling && life.is_dialler() && life.is_ours(),
+        Choice::Dialed | Choice::DialFailed | Choice::Rejected => is_dialling && life.is_dialler(),
+        Choice::Resumed | Choice::SessionOver => is_dialling && life.is_dialler() && life.is_ours(),
         Choice::Returned | Choice::Expired => matches!(phase, Phase::Absent { .. }),
         Choice::BrokeRules if matches!(phase, Phase::Absent { .. }) => true,
         Choice::Broke | Choice::BrokeRules => has_link(phase),
@@ -272,12 +294,15 @@ fn sign(endpoint: &Endpoint, path: &Path, now: Moment) -> String {
     let due = endpoint.deadline().map(|due| due.saturating_sub(now));
     let age = match endpoint.phase() {
         Phase::Up { since } => now.saturating_sub(since).min(2 * TICK),
+        Phase::Dialling { since } => now.saturating_sub(since).min(TICK),
         _ => Duration::ZERO,
     };
+    let closed_at = path.steps.iter().position(|(input, ..)| *input == Choice::Close);
+    let has_dialled = closed_at.is_some_and(|at| path.has_dialled_since(at));
     // Being sent away is remembered for the longest back-off.
     let sent_away = path.steps.iter().rev().find(|(input, ..)| *input == Choice::PeerClosed(close::LEAVING));
     let sent_away = sent_away.map(|(_, _, at)| now.saturating_sub(*at).min(2 * TICK));
-    let phase = name(endpoint.phase());
+    let phase = name(endpoint);
     // Whether the session is over, since the last link came up.
     let is_up = |input| matches!(input, Choice::Dialed | Choice::Resumed);
     let ends = |input: Choice| matches!(input, Choice::PeerClosed(code) if code != close::FAULT);
@@ -288,17 +313,32 @@ fn sign(endpoint: &Endpoint, path: &Path, now: Moment) -> String {
         _ => None,
     };
     let (code, state) = (code(endpoint.phase()), endpoint.state());
-    format!("{phase} {code:?} {due:?} {until:?} {age:?} {state:?} {sent_away:?} {is_over}")
+    format!("{phase} {code:?} {due:?} {until:?} {age:?} {state:?} {sent_away:?} {is_over} {has_dialled}")
 }
 
 fn code(phase: Phase) -> Option<u16> {
     if let Phase::Replying { code, .. } = phase { Some(code) } else { None }
 }
 
-pub fn name(phase: Phase) -> &'static str {
+/// It has shown Closed, and is not at its end.
+pub fn says_farewell(endpoint: &Endpoint) -> bool {
+    endpoint.state() == State::Closed && endpoint.phase() != Phase::Ended
+}
+
+pub fn name(endpoint: &Endpoint) -> &'static str {
+    match endpoint.phase() {
+        Phase::Dialling { .. } if says_farewell(endpoint) => "Farewell, dialling",
+        Phase::Resting { .. } if says_farewell(endpoint) => "Farewell, resting",
+        Phase::Parting { is_heard: false } if says_farewell(endpoint) => "Farewell, parting",
+        Phase::Parting { is_heard: true } if says_farewell(endpoint) => "Farewell, heard",
+        phase => name_of(phase),
+    }
+}
+
+fn name_of(phase: Phase) -> &'static str {
     match phase {
         Phase::New => "New",
-        Phase::Dialling => "Dialling",
+        Phase::Dialling { .. } => "Dialling",
         Phase::Resting { .. } => "Resting",
         Phase::Up { .. } => "Up",
         Phase::Absent { .. } => "Absent",

@@ -92,7 +92,7 @@ impl End {
         let mut supervisor = Supervisor::accepted(Arc::clone(&link), endpoint, dialed);
         supervisor.start();
         assert_eq!(take(&link, |_| {}), Some(Item::Event), "connected");
-        let supervisor = shuttle::future::spawn(async move { supervisor.run().await });
+        let supervisor = shuttle::future::spawn(async move { supervisor.run(&mut None::<()>).await });
         Self { link, supervisor }
     }
 

@@ -1,11 +1,13 @@
 //! How an end takes its leave: what it does when it closes, when its peer does, and when a link breaks in
 //! the middle of that.
 
+use std::time::Duration;
+
 use super::{Closing, Endpoint, Facts, Order, Phase, Role, Wait, is_void, say};
 use crate::proto::Moment;
 use crate::proto::backoff::Backoff;
 use crate::proto::control::After;
-use crate::proto::events::{Fault, Reason};
+use crate::proto::events::{Closed, Event, Fault, Reason};
 use crate::proto::wire::{Goodbye, close};
 
 impl Endpoint {
@@ -36,6 +38,7 @@ impl Endpoint {
     /// The peer said CLOSE: a graceful one is answered, the others are read as breaks.
     pub(super) fn peer_closed(&mut self, goodbye: Goodbye, since: Moment, facts: Facts, now: Moment) -> Vec<Order> {
         let Goodbye { code, words } = goodbye;
+        self.note_link(since, now);
         let Some(reason) = broken_by(code) else {
             self.phase = Phase::Replying { code, until: now.saturating_add(self.close_timeout) };
             let mut orders = vec![say(code, After::WhatMayBegin)];
@@ -50,7 +53,6 @@ impl Endpoint {
         match self.role {
             // Not `broke`: a peer that blames us is not blamed in turn.
             Role::Dialler => {
-                self.note_use(since, facts, now);
                 if code != close::FAULT {
                     orders.extend(self.over());
                 }
@@ -93,7 +95,7 @@ impl Endpoint {
     }
 
     pub(super) fn part(&mut self, reason: Reason, is_heard: bool, facts: Facts, now: Moment) -> Vec<Order> {
-        self.closing = Some(Closing { reason, until: now.saturating_add(self.close_timeout) });
+        self.begin_closing(reason, now);
         let after = if is_heard { After::WhatMayBegin } else { After::Everything };
         let mut orders = vec![say(close::DONE, after)];
         orders.extend(self.parted(is_heard, facts));
@@ -129,6 +131,11 @@ impl Endpoint {
         orders
     }
 
+    fn begin_closing(&mut self, reason: Reason, now: Moment) {
+        let until = now.saturating_add(self.close_timeout);
+        self.closing = Some(Closing { reason, until, has_dialled: false, is_shown: false });
+    }
+
     /// A closing end that has nothing to deliver any more.
     pub fn has_only_goodbyes(&self, facts: Facts) -> bool {
         self.closing.is_some() && facts.undelivered() == 0
@@ -149,19 +156,67 @@ impl Endpoint {
         if self.closing.is_some() {
             return vec![];
         }
-        let has_left = match self.role {
-            Role::Dialler => facts.is_worth_a_dial(),
-            Role::Accepted => facts.undelivered() > 0,
+        let (has_left, has_word) = match self.role {
+            Role::Dialler => (facts.is_worth_a_dial(), facts.has_session && !self.is_over && self.backoff.is_some()),
+            Role::Accepted => (facts.undelivered() > 0, false),
         };
-        if !has_left {
+        if !has_left && !has_word {
             return self.end(reason, String::new(), facts);
         }
-        self.closing = Some(Closing { reason, until: now.saturating_add(self.close_timeout) });
-        vec![]
+        self.begin_closing(reason, now);
+        let mut orders = if has_left { vec![] } else { self.show_closed(facts) };
+        orders.extend(self.hurry(facts, now));
+        orders
+    }
+
+    /// A closing dialler dials now. A dial under way goes on, unless it has met nobody for so long that it may well
+    /// meet nobody before the end: a new one finds a peer that came back meanwhile.
+    fn hurry(&mut self, facts: Facts, now: Moment) -> Option<Order> {
+        let is_lost = |since| !facts.has_greeted && now.saturating_sub(since) >= UNANSWERED;
+        match self.phase {
+            Phase::Resting { .. } => {
+                self.phase = Phase::Resting { until: now };
+                None
+            }
+            Phase::Dialling { since } if self.backoff.is_some() && is_lost(since) => {
+                self.phase = Phase::Resting { until: now };
+                Some(Order::HangUp)
+            }
+            Phase::Dialling { .. } => {
+                self.closing.as_mut()?.has_dialled = true;
+                None
+            }
+            _ => None,
+        }
+    }
+
+    /// A goodbye has met somebody who does not know the session. Who was dialled before this end closed need not be
+    /// the one that issued it: the next dial asks that one alone.
+    pub(super) fn met_a_stranger(&mut self, dialled: Moment, facts: Facts, now: Moment) -> Vec<Order> {
+        let closed = self.closing.map(|closing| closing.until.saturating_sub(self.close_timeout));
+        if facts.has_session && self.backoff.is_some() && closed.is_some_and(|closed| dialled < closed) {
+            self.phase = Phase::Resting { until: now };
+            return vec![Order::HangUp];
+        }
+        self.end_closing(facts)
+    }
+
+    /// Nobody waits for what is left to be said.
+    pub(super) fn show_closed(&mut self, facts: Facts) -> Vec<Order> {
+        let Some(closing) = self.closing.as_mut().filter(|closing| !closing.is_shown) else {
+            return vec![];
+        };
+        closing.is_shown = true;
+        let closed = Closed { reason: closing.reason, detail: String::new(), undelivered: facts.undelivered() };
+        vec![Order::Deliver(Event::Closed(closed))]
+    }
+
+    pub(super) fn has_shown_closed(&self) -> bool {
+        self.closing.is_some_and(|closing| closing.is_shown)
     }
 
     pub(super) fn drain(&mut self, reason: Reason, is_heard: bool, facts: Facts, now: Moment) -> Vec<Order> {
-        self.closing = Some(Closing { reason, until: now.saturating_add(self.close_timeout) });
+        self.begin_closing(reason, now);
         self.phase = Phase::Draining { is_heard };
         self.drained(is_heard, facts)
     }
@@ -182,10 +237,11 @@ impl Endpoint {
         self.closing.is_some_and(|closing| now >= closing.until)
     }
 
-    /// `close_timeout` is over. On this wire handed to the kernel means delivered, so a peer that only
-    /// failed to end its stream costs nobody anything.
+    /// `close_timeout` is over. On the original's wire handed to the kernel means delivered, so a peer that only
+    /// failed to end its stream costs nobody anything; nor does one that did not let us say CLOSE again.
     pub(super) fn overdue(&mut self, facts: Facts) -> Vec<Order> {
-        if self.phase == Phase::Leaving {
+        let is_only_a_word = matches!(self.phase, Phase::Dialling { .. } | Phase::Resting { .. });
+        if self.phase == Phase::Leaving || (is_only_a_word && facts.undelivered() == 0) {
             return self.end_closing(facts);
         }
         self.end(Reason::CloseTimeout, String::new(), facts)
@@ -203,6 +259,9 @@ impl Facts {
         self.queued > 0 || (self.unconfirmed > 0 && self.goes_again)
     }
 }
+
+/// How long a dial is left alone when its end closes: the kernel repeats the first word of one after a second.
+const UNANSWERED: Duration = Duration::from_secs(1);
 
 /// What a goodbye that is not answered means: it is read as a break.
 fn broken_by(code: u16) -> Option<Reason> {
