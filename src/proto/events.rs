@@ -104,6 +104,13 @@ pub struct Fault {
     pub detail: String,
 }
 
+impl Fault {
+    /// A session in which that happened would only repeat it.
+    pub fn is_void(&self) -> bool {
+        matches!(self.reason, Reason::Protocol | Reason::TooLarge)
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Connected {
     pub resumed: bool,

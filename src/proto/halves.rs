@@ -13,7 +13,7 @@ use super::liveness::{Hearing, flood};
 use super::options::{Options, Protocol};
 use super::session::{Heard, Incoming};
 use super::standing::Standing;
-use super::wire::{Control, Goodbye, Numbers, protocol};
+use super::wire::{Control, Goodbye, Numbers, close, protocol};
 
 pub use super::sender::Sender;
 
@@ -182,6 +182,12 @@ impl Receiver {
 
     pub fn has_goodbye(&self) -> bool {
         self.goodbye.is_some()
+    }
+
+    /// What was read on this link ends the session, whether the life of this end knows yet or not.
+    pub fn is_session_over(&self) -> bool {
+        let is_ended = self.goodbye.as_ref().is_some_and(|goodbye| matches!(goodbye.code, close::ABORTED | close::VOID));
+        is_ended || self.fault.as_ref().is_some_and(Fault::is_void)
     }
 
     /// The other half found that a frame said what cannot be.
