@@ -331,14 +331,7 @@ impl Listener {
         !self.accepting.is_full(self.seats.taken()) || may_oust()
     }
 
-    fn seat(
-        &self,
-        queue: &mut Queue,
-        runtime: &Arc<Runtime>,
-        protocol: Protocol,
-        dialed: Dialed,
-        number: Option<u32>,
-    ) {
+    fn seat(&self, queue: &mut Queue, runtime: &Arc<Runtime>, protocol: Protocol, dialed: Dialed, number: Option<u32>) {
         let known = dialed.greeted.as_ref().map(|greeted| greeted.agreement.known());
         let options = Options { protocol, ..self.options.clone() };
         let handle = Handle::new(runtime.accepted(dialed, options));

@@ -223,8 +223,9 @@ mod tests {
                 assert!(after(&accepting, crowd).1 <= most, "{accepting:?} {crowd:?}");
                 assert_eq!(
                     accepting.admit(crowd) == Admission::Refuse,
-                    crowd.alive - crowd.absent == most
-                        || { policy == Policy::Dropping && crowd.waiting == accepting.buffer.count }
+                    crowd.alive - crowd.absent == most || {
+                        policy == Policy::Dropping && crowd.waiting == accepting.buffer.count
+                    }
                 );
             }
         }
@@ -323,7 +324,9 @@ mod tests {
     /// Ghosts come at any rate and never go; the honest dialler asks when it is told to, and nobody wakes it.
     #[test]
     fn a_dial_is_answered_within_a_second_whatever_ghosts_do() {
-        for (policy, most) in POLICIES.into_iter().flat_map(|policy| [None, Some(1), Some(3)].map(|most| (policy, most))) {
+        for (policy, most) in
+            POLICIES.into_iter().flat_map(|policy| [None, Some(1), Some(3)].map(|most| (policy, most)))
+        {
             for (room, between, already) in [(1, 1, 0), (1, 7, 1000), (2, 50, 1000), (4, 1000, 3), (128, 1, 1024)] {
                 let accepting = accepting(policy, room, most);
                 let mut promises = Promises::default();

@@ -186,7 +186,8 @@ impl Receiver {
 
     /// What was read on this link ends the session, whether the life of this end knows yet or not.
     pub fn is_session_over(&self) -> bool {
-        let is_ended = self.goodbye.as_ref().is_some_and(|goodbye| matches!(goodbye.code, close::ABORTED | close::VOID));
+        let is_ended =
+            self.goodbye.as_ref().is_some_and(|goodbye| matches!(goodbye.code, close::ABORTED | close::VOID));
         is_ended || self.fault.as_ref().is_some_and(Fault::is_void)
     }
 
