@@ -516,7 +516,7 @@ async def test_a_connection_that_nobody_holds_counts_for_nothing_though_it_is_ab
     await world.outside(dropped.open)
     conn = await world.face.call(listener, "accept")
     dropped.close()
-    await world.eventually(lambda: conn.state is netasync.State.DISCONNECTED)
+    await world.eventually(lambda held=conn: held.state is netasync.State.DISCONNECTED)
     await world.send(conn, b"for nobody")
     with pytest.warns(ResourceWarning, match="without close"):
         del conn

@@ -1,4 +1,4 @@
-"""A listener that has closed: its accepted connections live on, and nobody comes back to one that has lost its link."""
+"""A listener that has closed: its connections live on, and nobody comes back to one that lost its link."""
 
 import gc
 import time

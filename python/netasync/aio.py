@@ -132,7 +132,8 @@ def listen(
             the buffer's count matters.
         max_connections: how many connections may live at once, those that wait to be accepted included;
             a further one takes the place of the connection that has been without a link longest, which ends
-            with `SESSION_EXPIRED`; where all are linked it is refused with `BUSY`, and counted. None is no limit.
+            with `SESSION_EXPIRED`; where all are linked it is refused with `BUSY`, and counted. None is no
+            limit.
         session_timeout: seconds that an accepted connection waits for its peer to come back after a break;
             then it ends with `SESSION_EXPIRED`. 0: it ends with its link. Means nothing on `net.async`.
         max_sessions: how many of them may wait for their peers at once; the longest absent goes first.
