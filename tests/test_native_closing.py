@@ -3,7 +3,7 @@
 import pytest
 
 from netasync import Backoff, ClosedError, Reason, State
-from support.frames import ACK, AMPLE, CLOSE, NOBODY, PING, ack, close, message
+from support.frames import ACK, AMPLE, CLOSE, NOBODY, PART, PING, ack, close, control, message
 from support.hostile import neighbour
 from support.native_world import (
     NATIVE,
@@ -316,16 +316,50 @@ async def test_the_words_of_a_close_are_cut_and_made_text(world):
 # What must not come, and what comes in place of CLOSE
 
 
-@pytest.mark.parametrize("late", [message(b"late"), message(b""), close(0)])
-async def test_a_message_behind_close_is_protocol_and_is_not_delivered(world, late):
+#: A message, an empty one, one in pieces, and the header alone of one that is still to come.
+MESSAGES = {
+    "message": message(b"late"),
+    "empty": message(b""),
+    "part": control(PART, b"\0\4\0\0" + bytes(9)),
+    "header": message(bytes(9))[:4],
+}
+
+
+@pytest.mark.parametrize("code", [0, 1, 4])
+@pytest.mark.parametrize("late", sorted(MESSAGES))
+async def test_a_message_behind_close_is_protocol_and_is_not_delivered(world, code, late):
+    said = message(b"last") + ack(0, AMPLE) + close(code) + MESSAGES[late]
     listener, is_well = await neighbour(world, **NATIVE)
     conn, peer = await native_call(world, listener)
-    peer.send_bytes(message(b"last") + ack(0, AMPLE) + close(0) + late)
+    peer.send_bytes(said)
     assert await world.recv(conn) == b"last"
-    end = await world.end(conn)
-    assert end.reason in (Reason.PROTOCOL, Reason.CLOSED_BY_PEER)
+    assert (await world.end(conn)).reason is Reason.PROTOCOL
     assert conn.stats().received == 1
     await is_well()
+    conn, peer, server = await native_dialled(world)
+    peer.send_bytes(said)
+    assert await world.recv(conn) == b"last"
+    assert (await world.down(conn)).reason is Reason.PROTOCOL
+    # The session is over, as after every CLOSE of this kind.
+    again = await native_answer(world, server)
+    assert again.theirs.session == NOBODY
+
+
+async def test_a_second_close_changes_nothing(world):
+    listener, is_well = await neighbour(world, **NATIVE)
+    conn, peer = await native_call(world, listener)
+    peer.send_bytes(message(b"last") + ack(0, AMPLE) + close(0) + close(1))
+    assert await world.recv(conn) == b"last"
+    assert (await world.end(conn)).reason is Reason.CLOSED_BY_PEER
+    await is_well()
+
+
+async def test_to_a_side_that_closes_a_message_behind_close_changes_nothing_of_its_reason(world):
+    for conn, peer in await native_ends(world):
+        world.start_close(conn)
+        await world.outside(peer.wait_for, CLOSE)
+        peer.send_bytes(ack(0, AMPLE) + close(0) + message(b"late"))
+        assert (await world.wait_closed(conn)).reason is Reason.CLOSED_HERE
 
 
 @pytest.mark.parametrize("end", ["close", "reset", "half_close"])

@@ -1,12 +1,15 @@
 """What a listener keeps of sessions whose peers are gone, were never there, or lie."""
 
 import collections
+import contextlib
 import gc
 
 import pytest
 
 from netasync import Buffer, ClosedError, Reason, State
 from support.counts import counts
+from support.faces import aio
+from support.frames import close, message
 from support.native import NativePeer, Refused
 from support.native_world import native_call, native_dial
 from support.process import resident_bytes
@@ -14,7 +17,7 @@ from support.wires import OURS
 
 pytestmark = OURS
 
-TOKEN, BUSY = 3, 4
+TOKEN, BUSY, OVER = 3, 4, 6
 
 
 def back(peer, link=2, token=None):
@@ -113,6 +116,142 @@ async def test_a_session_whose_peer_is_back_already_makes_no_room(world):
     assert await world.recv(conn) == bytes(2000)
     assert (await world.down(conn)).reason is Reason.REPLACED
     assert (await world.up(conn)).resumed
+
+
+async def test_what_absent_sessions_hold_is_bounded_while_they_are_written_to(world):
+    """The longest absent goes first, whichever of them grew; what was taken makes room."""
+    listener = world.listen(0, max_held_bytes=10_000)
+    conns = []
+    for number in range(4):
+        conn, peer = await native_call(world, listener)
+        peer.send(bytes(936))
+        await world.arrived(conn, 1)
+        if number == 3:
+            assert await world.recv(conn) == bytes(936)
+        peer.close()
+        conns.append(conn)
+        await world.eventually(lambda conn=conn: conn.state is State.DISCONNECTED)
+    # Three of them hold 1000 each.
+    await world.send(conns[3], *[bytes(936)] * 7)
+    assert all(conn.state is State.DISCONNECTED for conn in conns)
+    await world.send(conns[3], bytes(936))
+    assert await world.recv(conns[0]) == bytes(936)
+    await world.down(conns[0])
+    assert (await world.end(conns[0])).reason is Reason.SESSION_EXPIRED
+    assert await world.recv(conns[1]) == bytes(936), "what is taken is held no longer"
+    await world.send(conns[2], bytes(936))
+    assert all(conn.state is State.DISCONNECTED for conn in conns[1:])
+    await world.send_many(conns[2], [bytes(936)])
+    await world.down(conns[1])
+    assert (await world.end(conns[1])).reason is Reason.SESSION_EXPIRED
+    assert (await world.wait_closed(conns[2])).reason is Reason.SESSION_EXPIRED
+    assert conns[3].state is State.DISCONNECTED
+
+
+async def test_an_absent_session_that_alone_holds_too_much_makes_room_itself(world):
+    listener = world.listen(0, max_held_bytes=1000)
+    conn, peer = await native_call(world, listener)
+    peer.close()
+    await world.down(conn)
+    assert await world.send(conn, bytes(500))
+    assert await world.send(conn, bytes(500))
+    assert (await world.end(conn)).reason is Reason.SESSION_EXPIRED
+
+
+#: How a session is over in any other way than by expiry: what its dialler says, or its own side does.
+ENDS = {
+    "the peer is done": lambda peer, conn: peer.say_close(0),
+    "the peer leaves": lambda peer, conn: peer.say_close(1),
+    "the peer aborts": lambda peer, conn: peer.say_close(3),
+    "the peer aborts without a word before": lambda peer, conn: peer.send_bytes(close(3)),
+    "the peer says that it is void": lambda peer, conn: peer.send_bytes(close(5)),
+    "the peer closes as nobody knows": lambda peer, conn: peer.say_close(77),
+    "the peer breaks the rules": lambda peer, conn: peer.send_bytes(b"GET / HTTP/1.1"),
+    "a message behind close": lambda peer, conn: peer.send_bytes(close(0) + message(b"late")),
+    "aborted here": lambda peer, conn: conn.abort(),
+    "closed here": lambda peer, conn: (aio(conn).close(), peer.answer_close()),
+    "closed here without a link": lambda peer, conn: (peer.close(), aio(conn).close()),
+    "aborted here without a link": lambda peer, conn: (peer.close(), conn.abort()),
+}
+
+
+@pytest.mark.parametrize("way", sorted(ENDS))
+async def test_a_session_that_is_over_is_remembered_however_it_ended(world, way):
+    listener = world.listen(0)
+    conn, peer = await native_call(world, listener)
+    peer.send(b"one", b"two")
+    await world.arrived(conn, 2)
+    assert await world.recv(conn) == b"one"
+    await world.outside(ENDS[way], peer, conn)
+    with contextlib.suppress(OSError):  # where it has closed already
+        peer.half_close()
+    await world.wait_closed(conn)
+    for link in (2, 2, 7):
+        refuse = await refused(world, listener, back(peer, link))
+        assert (refuse.code, refuse.consumed) == (OVER, 2 if BY_PEER.get(way) else 1)
+    assert (await refused(world, listener, back(peer, token=b"w" * 16))).code == TOKEN
+
+
+#: Who answers delivers: what was received whole when CLOSE came counts as taken.
+BY_PEER = {
+    "the peer is done": True,
+    "the peer leaves": True,
+    "the peer closes as nobody knows": True,
+    "a message behind close": True,
+}
+
+
+async def refused(world, listener, fields):
+    again = await native_dial(world, listener.address)
+    with pytest.raises(Refused) as told:
+        await world.outside(lambda: again.greet(**fields))
+    return told.value.refuse
+
+
+async def test_who_aborts_on_the_resumed_link_is_remembered(world):
+    listener = world.listen(0)
+    conn, peer = await native_call(world, listener)
+    again = await native_dial(world, listener.address)
+    await world.outside(lambda: again.greet(**back(peer)))
+    again.send_bytes(close(3))
+    await world.down(conn)
+    await world.up(conn)
+    # The link may have gone before its value could be seen.
+    assert (await world.end(conn)).reason is Reason.ABORTED
+    assert (await refused(world, listener, back(peer, 3))).code == OVER
+
+
+@pytest.mark.parametrize("code", [3, 5])
+async def test_a_session_that_ended_with_its_first_frame_is_remembered(world, code):
+    listener = world.listen(0)
+    peer = await native_dial(world, listener.address)
+    await world.outside(peer.greet)
+    peer.send_bytes(close(code))
+    await world.outside(peer.recv_to_end)
+    refuse = await refused(world, listener, back(peer))
+    assert (refuse.code, refuse.consumed) == (OVER, 0)
+    assert listener.stats().accepted == 0
+
+
+@pytest.mark.faces("asyncio", "threads")
+async def test_an_abort_that_nobody_has_looked_at_is_not_undone_by_a_return(world):
+    """The return comes while what was read of the older link is not judged yet: many times, in one write."""
+    listener = world.listen(0)
+    for _ in range(50):
+        conn, peer = await native_call(world, listener)
+        again = await native_dial(world, listener.address)
+        peer.say_close(3)
+        again.say_hello(**back(peer))
+        try:
+            await world.outside(again.hear_hello)
+        except Refused as told:
+            assert told.refuse.code == OVER
+            assert (await world.end(conn)).reason is Reason.ABORTED
+        else:
+            # The return was there first; what came on the older link does not count.
+            assert again.theirs.session == peer.theirs.session
+            conn.abort()
+            await world.wait_closed(conn)
 
 
 async def test_a_peer_that_never_confirms_makes_its_sender_wait_and_nobody_else(world):

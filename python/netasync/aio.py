@@ -138,12 +138,14 @@ def listen(
             that waits longest to make room, both with `BUSY` and counted (`ListenerStats.refused`). Only
             the buffer's count matters.
         max_connections: how many connections may live at once, those that wait to be accepted included;
-            further dials are refused with `BUSY`, and counted. None is no limit.
+            a further one takes the place of the connection that has been without a link longest, which ends
+            with `SESSION_EXPIRED`; where all are linked it is refused with `BUSY`, and counted. None is no
+            limit.
         session_timeout: seconds that an accepted connection waits for its peer to come back after a break;
             then it ends with `SESSION_EXPIRED`. 0: it ends with its link. Means nothing on `net.async`.
         max_sessions: how many of them may wait for their peers at once; the longest absent goes first.
-        max_held_bytes: what their buffers may hold together, 64 bytes for each message included; the longest
-            absent goes first.
+        max_held_bytes: what their buffers may hold together, 64 bytes for each message included, also while
+            they are written to; the longest absent goes first.
 
     Raises:
         OSError: the address is taken or is none of this machine, or the system has no descriptor or thread
@@ -349,7 +351,8 @@ class Listener(_native.TaskListener):
     def close(self) -> None:
         """Stop listening and return at once.
 
-        Accepted connections live on; those that nobody accepted are closed.
+        Accepted connections live on until their link breaks; those that have none at this moment end with
+        `SESSION_EXPIRED`, for nobody is there to come back to. Those that nobody accepted are closed.
         """
         self._close()
 

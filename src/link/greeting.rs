@@ -11,10 +11,11 @@ use super::net::{self, AsyncFd, Socket, words_of};
 use super::sessions::Fenced;
 use crate::proto::Moment;
 use crate::proto::events::Reason;
-use crate::proto::hello::{Agreement, Answering, Failure, Hello, NoAgreement, Secret, refusal};
+use crate::proto::hello::{Agreement, Answering, Failure, Hello, NeverBegan, NoAgreement, Secret, refusal};
 use crate::proto::options::Options;
 use crate::proto::round::Entrance;
-use crate::proto::wire::{Goodbye, encode_refuse, encode_refuse_closed};
+use crate::proto::standing::Known;
+use crate::proto::wire::{Goodbye, Numbers, close, encode_ack, encode_close, encode_refuse, encode_refuse_closed};
 
 /// A greeting is at most 4 KiB; what comes behind it is kept.
 const READ: usize = 8 * 1024;
@@ -50,6 +51,17 @@ pub(super) async fn read_to_end(socket: &Arc<Socket>) {
         conversation.read_to_end().await;
     }
 }
+
+/// What a dialler says first, behind the answer.
+pub(super) enum FirstFrame {
+    /// There is a connection: this belongs to its link.
+    Begins(Greeted, Vec<u8>),
+    /// The session is over with it.
+    Ends(Known),
+}
+
+/// Why somebody is busy.
+pub(super) const NO_PLACE: &str = "no further connections at the moment";
 
 /// The listening side of one conversation.
 pub(super) struct Hearing<'a> {
@@ -110,18 +122,31 @@ impl<'a> Hearing<'a> {
         }
     }
 
-    /// Answers, and waits for the dialler's first frame: before it there is no connection.
-    pub(super) async fn agree(mut self, offer: &Hello, first_by: Moment) -> Option<(Greeted, Vec<u8>)> {
+    /// Answers, and waits for the dialler's first frame: before it there is no connection. None: there will be none.
+    pub(super) async fn agree(mut self, offer: &Hello, first_by: Moment) -> Option<FirstFrame> {
         let credit = self.options.read_buffer.max_bytes;
         let ours = Hello { session: secret()?, token: secret()?, ..Hello::offer(self.options, offer.link, credit) };
         let answer = self.answering.answer(offer, &ours);
         self.conversation.write(&answer).await.ok()?;
         loop {
             let bytes = self.read().await.ok()?;
-            if let Some((agreement, rest)) = self.answering.confirmed(&bytes).ok()? {
-                return Some((Greeted { agreement, first_by }, rest));
+            match self.answering.confirmed(&bytes) {
+                Ok(Some((agreement, rest))) => return Some(FirstFrame::Begins(Greeted { agreement, first_by }, rest)),
+                Ok(None) => {}
+                Err(NeverBegan::Broke(_)) => return None,
+                Err(NeverBegan::Over) => {
+                    return Some(FirstFrame::Ends(Known { session: ours.session, token: ours.token }));
+                }
             }
         }
+    }
+
+    /// Tells one whose session has begun that there is no place for it. Nothing of it was taken.
+    pub(super) async fn turn_away(&self) {
+        let mut frames = Vec::new();
+        encode_ack(Numbers { consumed: 0, credit: self.options.read_buffer.max_bytes }, &mut frames);
+        encode_close(&Goodbye { code: close::BUSY, words: String::from(NO_PLACE) }, &mut frames);
+        self.end_with(&frames).await;
     }
 
     /// Answers one that comes back to its session. Its connection does not wait for a first frame.

@@ -1,6 +1,6 @@
 //! The connection that every handle shares. Two locks, one for each half, and beside them only what
 //! no data frame touches. Order: rx → tx → the bridge's list; `status` is taken within rx or alone,
-//! `orders` alone.
+//! `orders` within `returning` or alone. The table of a listener's sessions comes before all of them.
 //! No lock is held across user code or a call that can wait.
 
 use std::collections::VecDeque;
@@ -11,10 +11,10 @@ use super::lock::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
 use super::clock;
-use super::dial::Dialed;
 use super::driver::{Driver, LoopDriver, Reading};
 use super::fork::Birth;
 use super::net::Socket;
+use super::returning::Returning;
 use super::seats::Seat;
 use super::sessions::Membership;
 use super::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
@@ -194,8 +194,7 @@ pub struct Link {
     pub(super) known: Mutex<Option<Known>>,
     /// An accepted connection's place among its listener's sessions, until it has ended.
     pub(super) membership: Mutex<Option<Membership>>,
-    /// How often this connection was fenced, and the link that waits to be installed since.
-    pub(super) returning: Mutex<(u64, Option<Box<Dialed>>)>,
+    pub(super) returning: Mutex<Returning>,
 }
 
 impl Link {
@@ -343,6 +342,16 @@ impl Link {
 
     pub(super) fn give_up_seat(&self) {
         self.seat.lock().take();
+    }
+
+    pub(super) fn has_seat(&self) -> bool {
+        self.seat.lock().is_some()
+    }
+
+    pub(super) fn set_absent(&self, is_absent: bool) {
+        if let Some(seat) = self.seat.lock().as_mut() {
+            seat.set_absent(is_absent);
+        }
     }
 
     /// Closes: accepts nothing more, delivers what was accepted, drops what was not taken.
@@ -531,7 +540,11 @@ impl Link {
         self.publish_numbers(&rx);
         self.publish(&mut rx);
         self.reopen(&mut rx);
+        let is_absent = rx.socket.is_none();
         drop(rx);
+        if is_absent {
+            self.recount();
+        }
         self.orders.lock().push_back(order);
         self.news.notify_one();
         self.changed.ring();

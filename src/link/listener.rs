@@ -19,10 +19,10 @@ use super::runtime::Runtime;
 use super::seats::Seats;
 use super::sessions::Held;
 use super::wake::{Bell, WaitList, Waker};
-use crate::proto::accepting::{Accepting, Admission};
+use crate::proto::Moment;
+use crate::proto::accepting::{Accepting, Admission, Crowd, Patience, Promise, Promises};
 use crate::proto::endpoint::State;
 use crate::proto::events::{Closed, Reason};
-use crate::proto::hello::Agreement;
 use crate::proto::options::{Holding, Options, Protocol};
 
 /// How long to rest when the system has no descriptor or memory left for another connection.
@@ -54,7 +54,7 @@ struct Queue {
     accepters: WaitList,
     connections: HashMap<u64, WeakHandle>,
     /// Places kept for dials whose greeting was answered.
-    promised: usize,
+    promises: Promises,
     accepted: u64,
     refused: u64,
     /// Why it stopped.
@@ -92,7 +92,7 @@ impl Listener {
             waiting: VecDeque::new(),
             accepters: WaitList::default(),
             connections: HashMap::new(),
-            promised: 0,
+            promises: Promises::default(),
             accepted: 0,
             refused: 0,
             end: None,
@@ -174,7 +174,8 @@ impl Listener {
         }
     }
 
-    /// Stops listening; connections that nobody accepted are closed. Returns at once.
+    /// Stops listening; connections that nobody accepted are closed, and those without a link end: nobody is there
+    /// to come back to. Returns at once.
     pub fn close(&self, reason: Reason) {
         let mut queue = self.queue.lock();
         if queue.end.is_some() {
@@ -186,6 +187,10 @@ impl Listener {
         drop(queue);
         for handle in unaccepted {
             handle.link.close(reason);
+        }
+        // Behind the end, so that no further session enters.
+        if let Some(sessions) = &self.sessions {
+            sessions.close();
         }
         self.news.notify_one();
         self.leaving.notify_waiters();
@@ -231,7 +236,7 @@ impl Listener {
         while !self.is_closing() {
             kept = kept.and_then(|dialed| self.enter(runtime, Protocol::Classic, dialed));
             // Who must be greeted waits here; the others wait in the system.
-            let has_room = || self.admission(&self.queue.lock()) != Admission::Wait;
+            let has_room = || self.accepting.admit(self.crowd(&self.queue.lock())) != Admission::Wait;
             let may_accept = kept.is_none() && (self.greets() || has_room());
             tokio::select! {
                 biased;
@@ -255,50 +260,72 @@ impl Listener {
         self.wire != Wire::One(Protocol::Classic)
     }
 
-    /// What becomes of the next dial.
-    fn admission(&self, queue: &Queue) -> Admission {
-        let alive = self.seats.taken() + queue.promised;
-        self.accepting.admit(queue.waiting.len() + queue.promised, alive)
+    fn crowd(&self, queue: &Queue) -> Crowd {
+        Crowd { waiting: queue.waiting.len(), alive: self.seats.taken(), absent: self.seats.absent() }
     }
 
     /// Lets a dial in, or refuses it: the original's wire has no word for that, so its link just ends.
     /// Returns one that has to wait.
     pub(super) fn enter(&self, runtime: &Arc<Runtime>, protocol: Protocol, dialed: Dialed) -> Option<Dialed> {
-        self.let_in(runtime, protocol, dialed, None)
+        let mut kept = Some(dialed);
+        let admission = self.let_in(runtime, protocol, &mut kept, None);
+        kept.filter(|_| admission == Some(Admission::Wait))
     }
 
-    /// The same with the session that has begun, by the greeting of this number.
-    pub(super) fn enter_session(&self, runtime: &Arc<Runtime>, dialed: Dialed, number: u32) {
-        // A place was kept for it.
-        drop(self.let_in(runtime, Protocol::Native, dialed, Some(number)));
+    /// Lets a session in that has begun, by the greeting of this number. False where there is no place for it: its promise
+    /// had given way.
+    pub(super) fn enter_session(&self, runtime: &Arc<Runtime>, dialed: Dialed, number: u32) -> bool {
+        match self.let_in(runtime, Protocol::Native, &mut Some(dialed), Some(number)) {
+            Some(Admission::Wait) => {
+                self.queue.lock().refused += 1;
+                false
+            }
+            Some(Admission::Refuse) => false,
+            Some(Admission::Enter | Admission::Replace) | None => true,
+        }
     }
 
+    /// What has become of this dial; None: the listener is closed. Promises count for nothing here: those others have
+    /// push nobody out before they come.
     fn let_in(
         &self,
         runtime: &Arc<Runtime>,
         protocol: Protocol,
-        dialed: Dialed,
+        dialed: &mut Option<Dialed>,
         number: Option<u32>,
-    ) -> Option<Dialed> {
-        let agreement = dialed.greeted.as_ref().map(|greeted| &greeted.agreement);
-        let known = agreement.map(Agreement::known);
+    ) -> Option<Admission> {
         let mut queue = self.queue.lock();
-        let admission = match number {
-            // Its place was kept; the places of others push nobody out before they come.
-            Some(_) => self.accepting.admit(queue.waiting.len(), self.seats.taken()),
-            None => self.admission(&queue),
-        };
-        match admission {
-            _ if queue.end.is_some() => return None,
-            Admission::Wait => return Some(dialed),
-            Admission::Refuse => {
-                queue.refused += 1;
-                return None;
-            }
-            Admission::Enter | Admission::Replace => {}
+        if queue.end.is_some() {
+            return None;
         }
+        let mut admission = self.accepting.admit(self.crowd(&queue));
         let oldest = if admission == Admission::Replace { queue.waiting.pop_front() } else { None };
-        queue.refused += u64::from(oldest.is_some());
+        if let Some(oldest) = &oldest {
+            queue.refused += 1;
+            // Not closed, which takes its time: a flood of dials would hold as many sockets as come in it.
+            oldest.link.abort(Reason::Busy);
+        }
+        if matches!(admission, Admission::Enter | Admission::Replace) {
+            match dialed.take_if(|_| self.has_seat()) {
+                Some(dialed) => self.seat(&mut queue, runtime, protocol, dialed, number),
+                None => admission = Admission::Refuse,
+            }
+        }
+        queue.refused += u64::from(admission == Admission::Refuse);
+        drop(queue);
+        // Without the lock: whatever else hangs on it goes with it.
+        drop(oldest);
+        Some(admission)
+    }
+
+    /// Whether another connection may live, or may in place of one that has no link.
+    fn has_seat(&self) -> bool {
+        let may_oust = || self.sessions.as_ref().is_some_and(|sessions| sessions.oust());
+        !self.accepting.is_full(self.seats.taken()) || may_oust()
+    }
+
+    fn seat(&self, queue: &mut Queue, runtime: &Arc<Runtime>, protocol: Protocol, dialed: Dialed, number: Option<u32>) {
+        let known = dialed.greeted.as_ref().map(|greeted| greeted.agreement.known());
         let options = Options { protocol, ..self.options.clone() };
         let handle = Handle::new(runtime.accepted(dialed, options), None);
         handle.link.sit(self.seats.take());
@@ -306,49 +333,47 @@ impl Listener {
             sessions.enter(known, number, &handle.link);
         }
         queue.enter(handle);
-        drop(queue);
-        if let Some(oldest) = oldest {
-            // Not closed, which takes its time: a flood of dials would hold as many sockets as come in it.
-            oldest.link.abort(Reason::Busy);
-        }
-        None
     }
 
     /// Keeps a place for a dial that is about to be answered.
-    pub(super) fn promise(self: &Arc<Self>) -> Result<Place, NoPlace> {
+    pub(super) fn promise(self: &Arc<Self>, patience: &mut Patience) -> Result<Place, NoPlace> {
         let mut queue = self.queue.lock();
         if queue.end.is_some() {
             return Err(NoPlace::Leaving);
         }
-        match self.admission(&queue) {
-            Admission::Wait => Err(NoPlace::Yet),
+        let (crowd, now) = (self.crowd(&queue), clock::now());
+        match queue.promises.admit(&self.accepting, crowd, patience, now) {
+            Admission::Wait => Err(NoPlace::Until(queue.promises.ask_again(patience, now))),
             Admission::Refuse => {
                 queue.refused += 1;
                 Err(NoPlace::Busy)
             }
             Admission::Enter | Admission::Replace => {
-                queue.promised += 1;
-                Ok(Place(Arc::clone(self)))
+                Ok(Place { listener: Arc::clone(self), promise: queue.promises.make(now) })
             }
         }
     }
 }
 
-/// A place in the accept buffer, for one whose greeting was answered.
-pub(super) struct Place(Arc<Listener>);
+/// A place that was promised with an answer; another dial may have been promised it since.
+pub(super) struct Place {
+    listener: Arc<Listener>,
+    promise: Promise,
+}
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.0.queue.lock().promised -= 1;
-        self.0.news.notify_one();
-        self.0.room.notify_one();
+        self.listener.queue.lock().promises.settle(self.promise);
+        self.listener.news.notify_one();
+        self.listener.room.notify_one();
     }
 }
 
 /// Why there is no place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum NoPlace {
-    Yet,
+    /// There may be one when somebody tells of it, or at this moment.
+    Until(Moment),
     Busy,
     Leaving,
 }

@@ -52,9 +52,7 @@ impl Link {
         self.publish(&mut rx);
         self.sync_driver(&mut rx);
         drop(rx);
-        if let Some(membership) = self.membership.lock().as_ref() {
-            membership.has_link();
-        }
+        self.has_link();
         self.changed.ring();
     }
 

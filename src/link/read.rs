@@ -162,6 +162,11 @@ impl Link {
             }
         }
         self.taken(&mut rx, taken);
+        let is_absent = taken > 0 && rx.socket.is_none();
+        drop(rx);
+        if is_absent {
+            self.recount();
+        }
         outcome.map(|()| taken)
     }
 

@@ -10,15 +10,17 @@ use tokio::task::AbortHandle;
 
 use super::clock;
 use super::dial::Dialed;
-use super::greeting::Hearing;
+use super::greeting::{FirstFrame, Greeted, Hearing, NO_PLACE};
 use super::listener::{Listener, NoPlace, Place, Wire};
 use super::lock::Mutex;
 use super::net::Socket;
 use super::runtime::Runtime;
-use super::sessions::Guest;
+use super::sessions::{Fenced, Guest};
 use crate::proto::Moment;
-use crate::proto::hello::{FIRST_BYTE, refuse};
+use crate::proto::accepting::Patience;
+use crate::proto::hello::{FIRST_BYTE, Hello, refuse};
 use crate::proto::options::Protocol;
+use crate::proto::standing::Known;
 
 /// So many greetings may be unfinished; the oldest goes first (`wire.md` §2).
 const MOST_UNFINISHED: usize = 1024;
@@ -108,29 +110,38 @@ impl Greeter {
         let offer = self.unless_leaving(hearing.offer(first)).await??;
         let address = self.peer.parse().map_or_else(|_| self.peer.clone(), |peer: SocketAddr| peer.ip().to_string());
         match self.listener.sessions().map_or(Guest::New, |sessions| sessions.receive(&offer, &address)) {
-            Guest::New => {}
-            Guest::Back(link, fenced) => {
-                let greeted = match hearing.resume(&offer, &fenced, self.first_by).await {
-                    Ok(greeted) => Some(greeted),
-                    Err(goodbye) => {
-                        link.void_session();
-                        hearing.refuse(&goodbye).await;
-                        return None;
-                    }
-                };
-                let (socket, peer) = (Arc::clone(&self.socket), self.peer.clone());
-                link.come_back(fenced.epoch, Dialed { socket, peer, greeted, rest: Vec::new() });
-                return Some(());
-            }
+            Guest::New => self.begin(hearing, &offer).await,
+            Guest::Back(fenced) => self.resume(&hearing, &offer, fenced).await,
             Guest::Refused(goodbye) => {
                 hearing.refuse(&goodbye).await;
-                return None;
+                None
             }
             Guest::Over { consumed } => {
                 hearing.refuse_over(consumed).await;
-                return None;
+                None
             }
         }
+    }
+
+    /// Answers one that comes back to its session.
+    async fn resume(&self, hearing: &Hearing<'_>, offer: &Hello, fenced: Fenced) -> Option<()> {
+        match hearing.resume(offer, &fenced, self.first_by).await {
+            Ok(greeted) => {
+                let dialed = self.dialed(Some(greeted), Vec::new());
+                fenced.link.come_back(fenced.epoch, dialed);
+                Some(())
+            }
+            Err(goodbye) => {
+                fenced.link.void_session();
+                drop(fenced);
+                hearing.refuse(&goodbye).await;
+                None
+            }
+        }
+    }
+
+    /// Answers one that begins a session, once there is a place for it, and lets it in with its first frame.
+    async fn begin(&self, hearing: Hearing<'_>, offer: &Hello) -> Option<()> {
         let place = match self.place().await {
             Ok(place) => place,
             Err(NoPlace::Leaving) => {
@@ -138,41 +149,59 @@ impl Greeter {
                 return None;
             }
             Err(_) => {
-                hearing.refuse_with(refuse::BUSY, "no further connections at the moment").await;
+                hearing.refuse_with(refuse::BUSY, NO_PLACE).await;
                 return None;
             }
         };
-        let (greeted, rest) = self.unless_leaving(hearing.agree(&offer, self.first_by)).await??;
-        let (socket, peer) = (Arc::clone(&self.socket), self.peer.clone());
+        let (greeted, rest) = match self.unless_leaving(hearing.agree(offer, self.first_by)).await?? {
+            FirstFrame::Begins(greeted, rest) => (greeted, rest),
+            FirstFrame::Ends(known) => {
+                self.remember(known);
+                return None;
+            }
+        };
+        let known = greeted.agreement.known();
+        // From here on not the promise counts, but whether there is a place.
         drop(place);
-        let dialed = Dialed { socket, peer, greeted: Some(greeted), rest };
-        self.listener.enter_session(&self.runtime, dialed, offer.link);
+        if !self.listener.enter_session(&self.runtime, self.dialed(Some(greeted), rest), offer.link) {
+            self.remember(known);
+            Hearing::new(&self.socket, self.listener.options()).ok()?.turn_away().await;
+        }
         Some(())
+    }
+
+    fn dialed(&self, greeted: Option<Greeted>, rest: Vec<u8>) -> Dialed {
+        Dialed { socket: Arc::clone(&self.socket), peer: self.peer.clone(), greeted, rest }
+    }
+
+    /// The session was over as soon as it had begun.
+    fn remember(&self, known: Known) {
+        if let Some(sessions) = self.listener.sessions() {
+            sessions.never_entered(known);
+        }
     }
 
     /// Waits until there is a place.
     async fn place(&self) -> Result<Place, NoPlace> {
+        let mut patience = Patience::default();
         loop {
             let (room, leaving) = (self.listener.room.notified(), self.listener.leaving.notified());
             tokio::pin!(room, leaving);
             leaving.as_mut().enable();
-            match self.listener.promise() {
-                Err(NoPlace::Yet) => {}
+            let again = match self.listener.promise(&mut patience) {
+                Err(NoPlace::Until(again)) => again,
                 decided => return decided,
-            }
-            tokio::select! { () = room => {}, () = leaving => {} }
+            };
+            tokio::select! { () = room => {}, () = leaving => {}, () = clock::until(Some(again)) => {} }
         }
     }
 
+    /// A dial of the original's wire waits as the others do; it has no word for a refusal.
     async fn enter_original(&self, first: Vec<u8>) {
-        let (socket, peer) = (Arc::clone(&self.socket), self.peer.clone());
-        let mut kept = Some(Dialed::bare(socket, peer, first));
-        while let Some(dialed) = kept.take() {
-            let room = self.listener.room.notified();
-            kept = self.listener.enter(&self.runtime, Protocol::Classic, dialed);
-            if kept.is_some() && self.unless_leaving(room).await.is_none() {
-                return;
-            }
+        if let Ok(place) = self.place().await {
+            drop(place);
+            let dialed = Dialed::bare(Arc::clone(&self.socket), self.peer.clone(), first);
+            drop(self.listener.enter(&self.runtime, Protocol::Classic, dialed));
         }
     }
 

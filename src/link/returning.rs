@@ -1,14 +1,29 @@
 //! A connection and its session: how a dialler finds back into it, and how an accepted connection that has
 //! lost its link gets the next one.
 
+use std::sync::Arc;
+
 use super::dial::Dialed;
 use super::link::Link;
 use super::sessions::{Fenced, Membership};
 use super::sync::atomic::Ordering;
-use crate::proto::endpoint::Input;
+use crate::proto::endpoint::{Input, State};
 use crate::proto::events::{Fault, Reason};
 use crate::proto::hello::{Asking, Fate, Hello};
 use crate::proto::round::Entrance;
+
+/// The way of an accepted connection to its next link.
+#[derive(Default)]
+pub(super) struct Returning {
+    /// How often it was fenced.
+    epoch: u64,
+    /// Its peer is being answered since the last fence, or the link waits to be installed.
+    is_awaited: bool,
+    /// Its listener has closed meanwhile: there will be no other return.
+    is_last: bool,
+    /// The link that waits to be installed.
+    dialed: Option<Box<Dialed>>,
+}
 
 impl Link {
     /// A dialler's next greeting, and the wait for its answer. Nobody but its issuer is shown the session.
@@ -58,18 +73,36 @@ impl Link {
         self.give_order(Input::Expired);
     }
 
+    /// The same, here and now: when it returns, its place is free. The supervisor follows.
+    pub(super) fn make_way(&self) {
+        self.give_order(Input::Expired);
+        let is_closing = self.status.lock().state == State::Closing;
+        self.end(if is_closing { Reason::CloseTimeout } else { Reason::SessionExpired });
+    }
+
+    /// Its listener has closed: nobody comes back, but who is at the door already.
+    pub(super) fn desert(&self) {
+        let mut returning = self.returning.lock();
+        if returning.is_awaited {
+            returning.is_last = true;
+            return;
+        }
+        drop(returning);
+        self.give_order(Input::Deserted);
+    }
+
     /// Its peer has come back: the older link ends here and now, whatever it may still bring. None when the connection
-    /// has ended.
-    pub(super) fn fence(&self) -> Option<Fenced> {
+    /// has ended, or is about to, for what its peer has said on the older link.
+    pub(super) fn fence(self: &Arc<Self>) -> Option<Fenced> {
         let known = self.membership.lock().as_ref().map(Membership::known)?;
-        if self.has_ended() {
+        if self.has_ended() || self.rx().receiver.is_session_over() {
             return None;
         }
         drop(self.hang_up());
         let epoch = {
             let mut returning = self.returning.lock();
-            *returning = (returning.0 + 1, None);
-            returning.0
+            *returning = Returning { epoch: returning.epoch + 1, is_awaited: true, ..Returning::default() };
+            returning.epoch
         };
         let (standing, fault) = {
             let (rx, tx) = (self.rx(), self.tx());
@@ -79,7 +112,7 @@ impl Link {
         let fault = fault.unwrap_or_else(|| Fault { reason: Reason::Replaced, detail: String::new() });
         // The supervisor sees that the link is gone, whatever becomes of the new one.
         self.give_order(Input::Broke(fault));
-        Some(Fenced { epoch, known, standing })
+        Some(Fenced { link: Arc::clone(self), epoch, known, standing })
     }
 
     /// What the peer says of its session cannot be.
@@ -92,32 +125,73 @@ impl Link {
     pub(super) fn come_back(&self, epoch: u64, dialed: Dialed) {
         let mut returning = self.returning.lock();
         // Of a connection that has ended nobody would ever end the link.
-        if returning.0 == epoch && !self.has_ended() {
-            returning.1 = Some(Box::new(dialed));
+        if returning.epoch == epoch && !self.has_ended() {
+            returning.dialed = Some(Box::new(dialed));
             self.news.notify_one();
         }
     }
 
+    /// The link that its peer has come back with, if there is one.
     pub(super) fn take_returning(&self) -> Option<Box<Dialed>> {
-        self.returning.lock().1.take()
+        let mut returning = self.returning.lock();
+        let dialed = returning.dialed.take()?;
+        returning.is_awaited = false;
+        if std::mem::take(&mut returning.is_last) {
+            self.give_order(Input::Deserted);
+        }
+        Some(dialed)
+    }
+
+    /// Whoever answered its peer is done. Where no link came of it, the connection is without one as before.
+    pub(super) fn stop_awaiting(&self, epoch: u64) {
+        let mut returning = self.returning.lock();
+        if returning.epoch != epoch || !returning.is_awaited || returning.dialed.is_some() {
+            return;
+        }
+        returning.is_awaited = false;
+        let is_last = std::mem::take(&mut returning.is_last);
+        drop(returning);
+        if is_last {
+            self.give_order(Input::Deserted);
+        } else {
+            self.lost_link();
+        }
+    }
+
+    /// Its peer is back already, though not linked yet.
+    pub(super) fn is_awaiting(&self) -> bool {
+        self.returning.lock().is_awaited
     }
 
     /// An accepted connection's listener learns that it has no link.
     pub(super) fn lost_link(&self) {
-        if self.returning.lock().1.is_some() {
-            // Its peer is back already: nobody need make room for it, itself included.
-            return;
+        if let Some(membership) = self.membership() {
+            membership.lost_link(self);
         }
-        let membership = self.membership.lock().take();
-        if let Some(membership) = membership {
-            membership.lost_link(self.held_cost());
-            *self.membership.lock() = Some(membership);
+    }
+
+    /// And that it has one again.
+    pub(super) fn has_link(&self) {
+        if let Some(membership) = self.membership() {
+            membership.has_link(self);
         }
+    }
+
+    /// And, where it has none, that it holds more or less than before. With no lock of its own held.
+    pub(super) fn recount(&self) {
+        if let Some(membership) = self.membership() {
+            membership.recount(self);
+        }
+    }
+
+    /// A copy: the table's lock is taken before a connection's own.
+    fn membership(&self) -> Option<Membership> {
+        self.membership.lock().clone()
     }
 
     /// It has ended: nobody comes back, and the listener of an accepted connection learns of it.
     pub(super) fn end_session(&self, reason: Reason) {
-        let late = self.returning.lock().1.take();
+        let late = self.returning.lock().dialed.take();
         drop(late);
         let membership = self.membership.lock().take();
         if let Some(membership) = membership {
@@ -125,10 +199,10 @@ impl Link {
         }
     }
 
-    /// What both halves hold.
-    fn held_cost(&self) -> u64 {
+    /// What both halves hold, in cost.
+    pub(super) fn held_cost(&self) -> u64 {
         let (rx, tx) = (self.rx(), self.tx());
-        rx.receiver.held_cost().saturating_add(u64::try_from(tx.sender.held_bytes()).unwrap_or(u64::MAX))
+        rx.receiver.held_cost().saturating_add(tx.sender.held_cost())
     }
 
     pub(super) fn give_order(&self, order: Input) {

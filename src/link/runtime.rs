@@ -241,11 +241,12 @@ impl Runtime {
     async fn serve(&self) {
         self.stop.notified().await;
         let timeout = *self.stop_within.lock();
-        for listener in self.listeners() {
-            listener.close(Reason::Shutdown);
-        }
+        // Before its listener does: it would end who is without a link for that reason.
         for link in self.links() {
             link.close(Reason::Shutdown);
+        }
+        for listener in self.listeners() {
+            listener.close(Reason::Shutdown);
         }
         if clock::within(timeout, self.empty()).await.is_some() {
             return;

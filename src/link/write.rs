@@ -88,6 +88,7 @@ impl Link {
         }
         let then = if stalled == Then::Watch { stalled } else { self.written_later(&mut tx, is_corking) };
         tx.wake_next_writer();
+        self.recount_if_absent(tx);
         (Sent::Accepted, then)
     }
 
@@ -107,7 +108,17 @@ impl Link {
         let then = if stalled == Then::Watch { stalled } else { self.write(&mut tx) };
         tx.wake_settled();
         tx.wake_next_writer();
+        self.recount_if_absent(tx);
         (Sent::Accepted, then, Some(ticket))
+    }
+
+    /// What was accepted without a link is held for one: the bound on that holds at every moment.
+    fn recount_if_absent(&self, tx: MutexGuard<'_, Tx>) {
+        let is_absent = tx.socket.is_none();
+        drop(tx);
+        if is_absent {
+            self.recount();
+        }
     }
 
     /// Appends a message; where there is no room for it, what the kernel takes goes out first.

@@ -5,8 +5,8 @@
 //! Theory. A dialler outlives its peer: whatever ends a link is a break, and it dials again with its
 //! back-off; only this side's own closing ends it, or, without `reconnect`, the first break. An
 //! accepted end lives as long as its session: when its link breaks it waits for its dialler's return
-//! (`Absent`), at most `session_timeout`; where there are no sessions it lives as long as its link. A
-//! break keeps the session. What voids or ends it is ordered to be forgotten, so that the next greeting
+//! (`Absent`), at most `session_timeout`; where there are no sessions, or its listener has closed, it lives
+//! as long as its link. A break keeps the session. What voids or ends it is ordered to be forgotten, so that the next greeting
 //! asks for a new one. How an end takes its leave depends on the wire.
 //!
 //! The original's wire has no goodbye: a peer's end of stream is all that tells of its leaving. So an
@@ -79,6 +79,8 @@ pub enum Input {
     },
     /// A session without a link makes room for others.
     Expired,
+    /// Its listener has closed: from now on no dialler comes back.
+    Deserted,
     /// The peer said CLOSE.
     PeerClosed(Goodbye),
     /// The link ended otherwise than by the end of the peer's stream.
@@ -205,7 +207,7 @@ pub struct Endpoint {
     /// None: the first break ends a dialler.
     backoff: Option<Backoff>,
     close_timeout: Duration,
-    /// Zero: an accepted end lives as long as its link.
+    /// Zero: an accepted end lives as long as its link, also from the moment in which its listener closes.
     session_timeout: Duration,
     /// The session is over: a break needs no return.
     is_over: bool,
@@ -272,6 +274,7 @@ impl Endpoint {
             (Absent { .. }, Input::Returned { peer }, _) => self.up(peer, facts, now),
             (Absent { until }, Input::Looked, _) if now >= until => self.expired(facts),
             (Absent { .. }, Input::Expired, _) => self.expired(facts),
+            (_, Input::Deserted, Accepted) => self.deserted(facts),
             (Absent { .. }, Input::Broke(fault), _) if is_void(&fault) => self.ended(fault.reason, fault.detail, facts),
 
             (Up { since }, Input::Broke(fault), Dialler) => self.broke(fault, Wait::Backoff, since, facts, now),
@@ -302,6 +305,7 @@ impl Endpoint {
             (Replying { code, until }, Input::Looked, _) if facts.has_said_close || now >= until => {
                 self.replied(code, facts, now)
             }
+            (Replying { .. }, Input::Broke(fault), _) if is_void(&fault) => self.broke_replying(fault, facts, now),
             (Replying { code, .. }, Input::Eof | Input::Broke(_), _) => self.replied(code, facts, now),
             (Replying { .. }, Input::Close(reason), _) => self.part(reason, true, facts, now),
 
@@ -436,6 +440,16 @@ impl Endpoint {
         self.ended(reason, String::new(), facts)
     }
 
+    /// From now on a session lasts as long as its link. Who has none ends, and who closes has nobody to wait for.
+    fn deserted(&mut self, facts: Facts) -> Vec<Order> {
+        self.session_timeout = Duration::ZERO;
+        match self.phase {
+            Phase::Absent { .. } if self.closing.is_some() => self.end_closing(facts),
+            Phase::Absent { .. } => self.expired(facts),
+            _ => vec![],
+        }
+    }
+
     /// An accepted end's link broke, and it with it.
     fn cut(&mut self, fault: Fault, facts: Facts) -> Vec<Order> {
         let mut orders = self.blame(&fault);
@@ -538,9 +552,9 @@ fn is_answer(fault: &Fault) -> bool {
     matches!(fault.reason, Busy | Eof | Moved | Rejected | Reset | Truncated)
 }
 
-/// A session in which that happened would only repeat it.
+/// A session in which that happened is gone.
 fn is_void(fault: &Fault) -> bool {
-    matches!(fault.reason, Reason::Protocol | Reason::TooLarge)
+    fault.is_void()
 }
 
 fn say(code: u16, after: After) -> Order {

@@ -107,6 +107,13 @@ pub struct Fault {
     pub detail: String,
 }
 
+impl Fault {
+    /// A session in which that happened would only repeat it.
+    pub fn is_void(&self) -> bool {
+        matches!(self.reason, Reason::Protocol | Reason::TooLarge)
+    }
+}
+
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Connected {
     pub resumed: bool,

@@ -14,7 +14,7 @@ use super::options::{Options, Protocol};
 use super::session::{Heard, Incoming};
 use super::standing::Standing;
 use super::telling::Untold;
-use super::wire::{Control, Goodbye, Numbers, protocol};
+use super::wire::{Control, Goodbye, Numbers, close, protocol};
 
 pub use super::sender::Sender;
 
@@ -179,6 +179,13 @@ impl Receiver {
 
     pub fn has_goodbye(&self) -> bool {
         self.goodbye.is_some()
+    }
+
+    /// What was read on this link ends the session, whether the life of this end knows yet or not.
+    pub fn is_session_over(&self) -> bool {
+        let is_ended =
+            self.goodbye.as_ref().is_some_and(|goodbye| matches!(goodbye.code, close::ABORTED | close::VOID));
+        is_ended || self.fault.as_ref().is_some_and(Fault::is_void)
     }
 
     /// The other half found that a frame said what cannot be.

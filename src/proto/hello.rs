@@ -15,7 +15,7 @@ use super::classic::{HARD_MAX_SIZE, HEADER};
 use super::events::{Fault, Reason};
 use super::options::Options;
 use super::standing::{Known, Standing};
-use super::wire::{self, Frame, Goodbye, Refusal, protocol};
+use super::wire::{self, Frame, Goodbye, Refusal, close, protocol};
 
 pub use super::wire::refuse;
 
@@ -394,22 +394,40 @@ impl Answering {
     /// follows belong to the link.
     ///
     /// # Errors
-    /// When that frame may not stand there, or ends the session that has not begun.
-    pub fn confirmed(&mut self, bytes: &[u8]) -> Result<Option<(Agreement, Vec<u8>)>, Fault> {
+    /// When that frame may not stand there, or ends the session that it begins.
+    pub fn confirmed(&mut self, bytes: &[u8]) -> Result<Option<(Agreement, Vec<u8>)>, NeverBegan> {
         self.bytes.extend_from_slice(bytes);
         let Some(agreement) = &self.answered else {
             return Ok(None);
         };
-        match wire::header(&self.bytes, 0)? {
-            None => Ok(None),
-            Some(Frame::Control { kind: wire::ACK, length }) => {
-                let is_whole = self.bytes.len() >= HEADER + length;
-                Ok(is_whole.then(|| (agreement.clone(), std::mem::take(&mut self.bytes))))
+        let misplaced = |words: &str| NeverBegan::Broke(protocol(words.to_owned()));
+        let (kind, length) = match wire::header(&self.bytes, 0).map_err(NeverBegan::Broke)? {
+            None => return Ok(None),
+            Some(Frame::Control { kind, length }) if matches!(kind, wire::ACK | wire::CLOSE) => (kind, length),
+            Some(_) => return Err(misplaced("the first frame is no ACK")),
+        };
+        let Some(body) = self.bytes.get(HEADER..HEADER + length) else {
+            return Ok(None);
+        };
+        if kind == wire::ACK {
+            return Ok(Some((agreement.clone(), std::mem::take(&mut self.bytes))));
+        }
+        match wire::control(kind, body).map_err(NeverBegan::Broke)? {
+            wire::Control::Close(goodbye) if matches!(goodbye.code, close::ABORTED | close::VOID) => {
+                Err(NeverBegan::Over)
             }
-            Some(Frame::Control { kind: wire::CLOSE, .. }) => Err(protocol(String::from("closed before it began"))),
-            Some(_) => Err(protocol(String::from("the first frame is no ACK"))),
+            _ => Err(misplaced("closed before it began")),
         }
     }
+}
+
+/// Why no connection came of an answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NeverBegan {
+    /// It leaves nothing behind.
+    Broke(Fault),
+    /// The dialler's first word ended the session: a late return is to be told so.
+    Over,
 }
 
 /// A frame's type, its body and what follows.

@@ -7,6 +7,7 @@ use super::Moment;
 use super::account::Stats;
 use super::classic::{HEADER, HEARTBEAT};
 use super::control::{After, Control, Messages};
+use super::cost;
 use super::events::{Fault, Reason};
 use super::hello::Agreement;
 use super::liveness::{Speaking, Stall};
@@ -365,6 +366,13 @@ impl Sender {
     /// Bytes of the messages that it holds: the bound of `wire.md` §4 is tested against it.
     pub fn held_bytes(&self) -> usize {
         self.outbox.held_bytes()
+    }
+
+    /// The same in cost.
+    pub fn held_cost(&self) -> u64 {
+        let beside_headers = cost(0).saturating_sub(u64::try_from(HEADER).unwrap_or(0));
+        let bytes = u64::try_from(self.held_bytes()).unwrap_or(u64::MAX);
+        bytes.saturating_add(self.held().saturating_mul(beside_headers))
     }
 
     /// No message waits, and nothing is half written.

@@ -13,6 +13,7 @@
 //! 5. `the_longest_absent_makes_room`
 //! 6. `what_is_over_is_remembered_and_then_forgotten`
 //! 7. `nothing_here_grows_without_bound`
+//! 8. `what_is_held_stays_within_its_bound_whatever_changes`
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::Duration;
@@ -157,6 +158,22 @@ impl<T: Clone> Sessions<T> {
         self.make_room()
     }
 
+    /// Somebody else needs the place of one without a link: the longest absent that is `fit` for it. It has expired, and
+    /// must be told.
+    pub fn oust(&mut self, mut is_fit: impl FnMut(&T) -> bool) -> Option<T> {
+        let mut absent = self.absent.values();
+        let is_found = |session: &&Secret| self.entries.get(*session).is_some_and(|entry| is_fit(&entry.holder));
+        let session = *absent.find(is_found)?;
+        self.come(&session);
+        self.entries.remove(&session).map(|entry| entry.holder)
+    }
+
+    /// Nobody will ask any more: forgets everything. Returns all who had a session here.
+    pub fn close(&mut self) -> Vec<T> {
+        let closed = std::mem::replace(self, Self::new(self.holding));
+        closed.entries.into_values().map(|entry| entry.holder).collect()
+    }
+
     /// It ran out of time, or made room: nothing is remembered.
     pub fn expired(&mut self, session: &Secret) {
         self.come(session);
@@ -168,9 +185,19 @@ impl<T: Clone> Sessions<T> {
         self.come(session);
         self.forget_old(now);
         if let Some(entry) = self.entries.remove(session) {
-            self.tombstones.insert(*session, Tombstone { token: entry.token, consumed });
-            self.graves.push_back((now, *session));
+            self.bury(*session, Tombstone { token: entry.token, consumed }, now);
         }
+    }
+
+    /// It ended with the first frame behind its greeting: nothing of it was consumed.
+    pub fn never_entered(&mut self, known: Known, now: Moment) {
+        self.forget_old(now);
+        self.bury(known.session, Tombstone { token: known.token, consumed: 0 }, now);
+    }
+
+    fn bury(&mut self, session: Secret, tombstone: Tombstone, now: Moment) {
+        self.tombstones.insert(session, tombstone);
+        self.graves.push_back((now, session));
         while self.graves.len() > self.holding.max_sessions {
             self.unearth();
         }
@@ -398,6 +425,9 @@ mod tests {
         }
         assert_eq!(sessions.ask(&hello(2, 2, 9), HERE, at(200)), Verdict::New, "the oldest goes first");
         assert_eq!(sessions.ask(&hello(3, 3, 9), HERE, at(200)), Verdict::Over { consumed: 5 });
+        sessions.never_entered(Known { session: secret(77), token: secret(77) }, at(200));
+        assert_eq!(sessions.ask(&hello(77, 77, 2), HERE, at(201)), Verdict::Over { consumed: 0 });
+        assert_eq!(code(&sessions.ask(&hello(77, 78, 2), HERE, at(201))), Some(refuse::TOKEN));
         sessions.expired(&secret(5));
         assert_eq!(sessions.ask(&hello(5, 5, 9), HERE, at(200)), Verdict::New, "an expired one leaves no tombstone");
     }
@@ -417,6 +447,53 @@ mod tests {
         assert!(sessions.tombstones.len() <= 10 && sessions.graves.len() <= 10);
         assert!(sessions.guesses.len() <= ADDRESSES);
         assert_eq!(sessions.held_bytes, 64 * u64::try_from(sessions.absent.len()).unwrap());
+    }
+
+    #[test]
+    fn what_is_held_stays_within_its_bound_whatever_changes() {
+        let mut sessions = sessions(99, 1000, 0..10);
+        for number in 0..10 {
+            assert!(sessions.absent(&secret(number), 90, at(u64::from(number))).is_empty());
+        }
+        assert!(sessions.holds(&secret(4), 10).is_empty(), "what was taken makes room");
+        assert!(sessions.holds(&secret(7), 270).is_empty());
+        assert_eq!(sessions.held_bytes, 1000);
+        assert_eq!(sessions.holds(&secret(9), 91), [0], "the longest absent goes, whoever grew");
+        assert_eq!(sessions.holds(&secret(9), 400), [1, 2, 3]);
+        assert!(sessions.holds(&secret(0), 5000).is_empty(), "who is gone holds nothing");
+        assert_eq!(sessions.holds(&secret(5), 1001), [4, 5], "and what is too large alone goes itself");
+        sessions.answered(&secret(6), 2);
+        assert!(sessions.holds(&secret(6), 5000).is_empty(), "who has a link is not counted");
+        assert_eq!(sessions.held_bytes, 270 + 90 + 400);
+    }
+
+    #[test]
+    fn the_longest_absent_that_is_fit_gives_up_its_place() {
+        let mut sessions = sessions(99, 1000, 0..5);
+        assert_eq!(sessions.oust(|_| true), None, "all have a link");
+        for (number, second) in [(3, 1), (0, 2), (4, 3)] {
+            sessions.absent(&secret(number), 10, at(second));
+        }
+        assert_eq!(sessions.oust(|holder| *holder != 3), Some(0));
+        assert_eq!(sessions.ask(&hello(0, 0, 2), HERE, at(4)), Verdict::New, "it has expired");
+        assert_eq!(sessions.oust(|_| true), Some(3));
+        assert_eq!(sessions.oust(|_| true), Some(4));
+        assert_eq!((sessions.oust(|_| true), sessions.held_bytes, sessions.len()), (None, 0, 2));
+    }
+
+    #[test]
+    fn a_table_that_is_closed_knows_nobody() {
+        let mut sessions = sessions(9, 1000, 0..3);
+        sessions.absent(&secret(1), 10, at(1));
+        sessions.over(&secret(2), 5, at(1));
+        let mut gone = sessions.close();
+        gone.sort_unstable();
+        assert_eq!(gone, [0, 1]);
+        assert!(sessions.is_empty() && sessions.absent(&secret(0), 5000, at(2)).is_empty());
+        for number in 0..3 {
+            assert_eq!(sessions.ask(&hello(number, number, 2), HERE, at(2)), Verdict::New);
+        }
+        assert_eq!((sessions.held_bytes, sessions.graves.len()), (0, 0));
     }
 
     /// F 54.

@@ -218,8 +218,9 @@ impl ThreadListener {
         slf.as_super().get().accept_nowait(slf.py(), Face::Thread)
     }
 
-    /// Stops listening, and waits until the port is free. Accepted connections live on; those that
-    /// nobody accepted are closed.
+    /// Stops listening, and waits until the port is free. Accepted connections live on until their link breaks;
+    /// those that have none at this moment end with `SESSION_EXPIRED`, for nobody is there to come back to.
+    /// Those that nobody accepted are closed.
     ///
     /// Args:
     ///     timeout: seconds; None waits for ever.

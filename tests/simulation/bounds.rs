@@ -6,7 +6,7 @@ use netasync::proto::Moment;
 use netasync::proto::account::Stats;
 use netasync::proto::classic::HEADER;
 use netasync::proto::cost;
-use netasync::proto::endpoint::State;
+use netasync::proto::endpoint::{Phase, State};
 use netasync::proto::options::{Buffer, Policy};
 use netasync::proto::telling::TELL_WITHIN;
 
@@ -30,6 +30,9 @@ impl End {
             let limit = since + self.options.close_timeout + allowance;
             assert!(now < limit || self.is_ended(), "closing ends within close_timeout");
             assert!(matches!(self.endpoint.state(), State::Closing | State::Closed));
+        }
+        if self.is_deserted {
+            assert!(!matches!(self.phase(), Phase::Absent { .. }), "it waits for a dialler that cannot come back");
         }
         if self.is_ended() {
             assert!(self.link.is_none() && self.dialling.is_none() && self.asked.is_none());

@@ -74,6 +74,8 @@ pub struct End {
     pub fates: Vec<(u32, Goal, Outcome)>,
     /// The listener knows that it has no link.
     pub is_absent: bool,
+    /// Its listener has closed.
+    pub is_deserted: bool,
     /// Its process does not exist any more.
     pub is_gone: bool,
     /// Faults that this end found, and when.
@@ -124,6 +126,7 @@ impl End {
             awaited: Vec::new(),
             fates: Vec::new(),
             is_absent: false,
+            is_deserted: false,
             is_gone: false,
             verdicts: Vec::new(),
             is_doomed: false,

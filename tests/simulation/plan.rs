@@ -193,7 +193,7 @@ fn fault(random: &mut Random, world: &mut World) {
     let at = random.within(1, PEACE - 1);
     let lasts = random.pick(&[10, 300, 1500, 5000, 15_000]);
     let back = (at + random.within(1, lasts)).min(PEACE - 1);
-    match random.within(0, 7) {
+    match random.within(0, 8) {
         0 => {
             world.at(at, Act::Reset);
         }
@@ -215,6 +215,9 @@ fn fault(random: &mut Random, world: &mut World) {
         6 => {
             let (side, other) = (random.size(0, 1), reading(random));
             world.at(at, Act::Read(side, other));
+        }
+        7 => {
+            world.at(at, Act::ListenerClosed).at(back, Act::ServerUp);
         }
         _ => {
             world.at(at, Act::ServerUp);

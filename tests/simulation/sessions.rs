@@ -220,6 +220,31 @@ fn a_session_that_nobody_returns_to_expires_and_says_what_was_not_delivered() {
     world.check_deliveries();
 }
 
+/// Before the break, after it, and in the middle of the return.
+#[test]
+fn nobody_waits_for_a_dialler_that_cannot_come_back() {
+    let mut ended_for = std::collections::BTreeMap::<&str, u32>::new();
+    for (at, cut) in
+        (900..1_200).step_by(3).flat_map(|at| [(at, Act::Reset), (at, Act::Hole { directions: [true; 2] })])
+    {
+        let mut setup = ours();
+        setup.writing = [Writing { period: Duration::from_millis(10), burst: 2, longest: 50, left: 400 }; 2];
+        setup.options[1].heartbeat_timeout = Duration::from_millis(1_500);
+        let mut world = world(setup);
+        world.at(1_000, cut).at(at, Act::ListenerClosed).at(30_000, Act::Heal).run_until(5_000);
+        for end in &world.accepted {
+            assert!(end.is_deserted && (end.is_ended() || is_up(end)), "{at} {cut:?}");
+            if let Some(reason) = end.ended_for() {
+                *ended_for.entry(reason.name()).or_default() += 1;
+                assert!(end.ended_at <= Some(Duration::from_millis(2_600)), "{reason:?} at {:?}", end.ended_at);
+            }
+        }
+        world.check_deliveries();
+    }
+    let reasons: Vec<&str> = ended_for.keys().copied().collect();
+    assert_eq!(reasons, ["HEARTBEAT_TIMEOUT", "RESET", "SESSION_EXPIRED"], "{ended_for:?}");
+}
+
 /// F 50: idle for longer than the expiry.
 #[test]
 fn a_link_that_is_up_never_expires_however_idle() {

@@ -39,6 +39,12 @@ impl Table {
         process.expired.clear();
     }
 
+    /// The listener has closed: nobody comes back to any of these.
+    pub fn close(&self, place: usize) -> Vec<usize> {
+        let deserted = self.0.borrow_mut().sessions.close();
+        deserted.into_iter().filter(|holder| holder.0 == place).map(|holder| holder.1).collect()
+    }
+
     pub fn invent(&self) -> Known {
         let mut process = self.0.borrow_mut();
         process.named += 1;

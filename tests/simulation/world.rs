@@ -32,6 +32,8 @@ pub enum Act {
     Heal,
     Reset,
     ServerUp,
+    /// The server's listener closes, and what it has accepted lives on.
+    ListenerClosed,
     /// The server's process ends and its kernel says so.
     ServerKilled,
     /// The server's host loses its power.
@@ -453,6 +455,17 @@ impl World {
                 self.is_server_up = true;
                 self.is_server_dead = false;
                 self.network.is_server_host_up = true;
+            }
+            Act::ListenerClosed => {
+                self.is_server_up = false;
+                for wire in self.strangers() {
+                    self.network.close(wire, 1, now);
+                }
+                for number in self.table.close(self.place) {
+                    let end = &mut self.accepted[number];
+                    end.is_deserted = true;
+                    end.step(Input::Deserted, &mut self.network, now);
+                }
             }
             Act::ServerKilled => {
                 self.is_server_up = false;

@@ -132,6 +132,46 @@ fn an_accepted_end_ends_with_its_session() {
 }
 
 #[test]
+fn an_accepted_end_whose_listener_has_closed_ends_with_its_link() {
+    every_step(|step| {
+        let before = step.path.steps.iter().any(|(input, ..)| *input == Choice::Deserted);
+        if !before && step.input != Choice::Deserted || step.path.life.is_dialler() {
+            return;
+        }
+        assert!(!matches!(step.after.phase(), Phase::Absent { .. }), "{:?} in {:?}", step.input, step.path);
+        let is_absent = matches!(step.before.phase(), Phase::Absent { .. });
+        if step.input == Choice::Deserted && is_legal(step.path.life, step.before.phase(), step.input) {
+            let expected = match step.before.state() {
+                _ if !is_absent => None,
+                State::Closing => Some(Reason::ClosedHere),
+                _ => Some(Reason::SessionExpired),
+            };
+            assert_eq!(closed(step.orders), expected, "who has a link lives on: {:?}", step.path);
+        }
+        let is_up = matches!(step.before.phase(), Phase::Up { .. });
+        if before && is_up && step.input == Choice::Broke {
+            assert_eq!(closed(step.orders), Some(Reason::Reset), "it ends for what broke its link");
+        }
+    });
+}
+
+#[test]
+fn who_breaks_the_rules_behind_close_is_not_taken_for_one_that_closed() {
+    every_step(|step| {
+        if !matches!(step.before.phase(), Phase::Replying { .. }) || step.input != Choice::BrokeRules {
+            return;
+        }
+        let shown = step.orders.iter().find_map(|order| match order {
+            Order::Deliver(Event::Disconnected(down)) => Some(down.reason),
+            Order::Deliver(Event::Closed(closed)) => Some(closed.reason),
+            _ => None,
+        });
+        assert_eq!(shown, Some(Reason::Protocol), "{:?}", step.path);
+        assert!(step.orders.contains(&Order::HangUp));
+    });
+}
+
+#[test]
 fn nothing_is_ordered_after_the_end() {
     every_step(|step| {
         if step.before.phase() == Phase::Ended {

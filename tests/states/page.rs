@@ -134,7 +134,8 @@ A row is a phase and what happens in it; the last column lists every outcome tha
 halves (what is queued, unconfirmed, owed, received, said) and some moment bring. C is Connected, D
 Disconnected and X Closed, with their reasons: RESET stands for any break, PROTOCOL for any that the peer
 is told of, REFUSED and REJECTED for any failed dial. \"Say\" is CLOSE behind everything that was accepted,
-\"say now\" behind what may be begun now. An accepted end is Absent only where its listener holds sessions;
-where it does not, what breaks its link ends it. A dialler that says Farewell has shown X, and goes on for nothing
-but its goodbye; to attach is to take the link that was dialled and tell nobody. What is not listed comes too late and changes nothing.
+\"say now\" behind what may be begun now. An accepted end is Absent only where its listener holds sessions
+and has not closed (Deserted); where it does not or has, what breaks its link ends it. A dialler that says
+Farewell has shown X, and goes on for nothing but its goodbye; to attach is to take the link that was dialled and
+tell nobody. What is not listed comes too late and changes nothing.
 ";

@@ -105,6 +105,8 @@ pub enum Choice {
     SessionOver,
     Returned,
     Expired,
+    /// Its listener has closed.
+    Deserted,
     /// CLOSE, with its code.
     PeerClosed(u16),
     Broke,
@@ -116,7 +118,7 @@ pub enum Choice {
     Abort,
 }
 
-const CHOICES: [Choice; 20] = [
+const CHOICES: [Choice; 21] = [
     Choice::Started,
     Choice::Dialed,
     Choice::Resumed,
@@ -125,6 +127,7 @@ const CHOICES: [Choice; 20] = [
     Choice::SessionOver,
     Choice::Returned,
     Choice::Expired,
+    Choice::Deserted,
     Choice::PeerClosed(close::DONE),
     Choice::PeerClosed(close::LEAVING),
     Choice::PeerClosed(close::FAULT),
@@ -152,6 +155,7 @@ impl Choice {
             Self::SessionOver => Input::SessionOver(fault(Reason::ClosedByPeer)),
             Self::Returned => Input::Returned { peer },
             Self::Expired => Input::Expired,
+            Self::Deserted => Input::Deserted,
             Self::PeerClosed(code) => Input::PeerClosed(Goodbye { code, words: String::new() }),
             Self::Broke => Input::Broke(fault(Reason::Reset)),
             Self::BrokeRules => Input::Broke(fault(Reason::Protocol)),
@@ -256,7 +260,12 @@ fn inputs(life: Life, phase: Phase, now: Moment) -> impl Iterator<Item = (Choice
     let is_ours_alone = |input: &Choice| {
         matches!(
             input,
-            Choice::PeerClosed(_) | Choice::Resumed | Choice::SessionOver | Choice::Returned | Choice::Expired
+            Choice::PeerClosed(_)
+                | Choice::Resumed
+                | Choice::SessionOver
+                | Choice::Returned
+                | Choice::Expired
+                | Choice::Deserted
         )
     };
     let choices = CHOICES.into_iter().filter(move |input| life.is_ours() || !is_ours_alone(input));
@@ -276,6 +285,7 @@ pub fn is_legal(life: Life, phase: Phase, input: Choice) -> bool {
         Choice::Dialed | Choice::DialFailed | Choice::Rejected => is_dialling && life.is_dialler(),
         Choice::Resumed | Choice::SessionOver => is_dialling && life.is_dialler() && life.is_ours(),
         Choice::Returned | Choice::Expired => matches!(phase, Phase::Absent { .. }),
+        Choice::Deserted => !life.is_dialler() && !matches!(phase, Phase::New | Phase::Ended),
         Choice::BrokeRules if matches!(phase, Phase::Absent { .. }) => true,
         Choice::Broke | Choice::BrokeRules => has_link(phase),
         Choice::PeerClosed(_) => life.is_ours() && has_link(phase),
@@ -313,7 +323,8 @@ fn sign(endpoint: &Endpoint, path: &Path, now: Moment) -> String {
         _ => None,
     };
     let (code, state) = (code(endpoint.phase()), endpoint.state());
-    format!("{phase} {code:?} {due:?} {until:?} {age:?} {state:?} {sent_away:?} {is_over} {has_dialled}")
+    let is_deserted = path.steps.iter().any(|(input, ..)| *input == Choice::Deserted);
+    format!("{phase} {code:?} {due:?} {until:?} {age:?} {state:?} {sent_away:?} {is_over} {has_dialled} {is_deserted}")
 }
 
 fn code(phase: Phase) -> Option<u16> {

@@ -87,6 +87,14 @@ impl Endpoint {
         orders
     }
 
+    /// The peer broke the rules behind its CLOSE. Its session is over in any case.
+    pub(super) fn broke_replying(&mut self, fault: Fault, facts: Facts, now: Moment) -> Vec<Order> {
+        match self.role {
+            Role::Accepted => self.cut(fault, facts),
+            Role::Dialler => self.broke(fault, Wait::Backoff, now, facts, now),
+        }
+    }
+
     /// Who is sent away dials again at once, but not in circles.
     fn move_wait(&mut self, now: Moment) -> Wait {
         let longest = self.backoff.as_ref().map(Backoff::longest).unwrap_or_default();
