@@ -57,6 +57,8 @@ pub struct Rx {
     pub(super) owes_answer: bool,
     /// The supervisor knows that something consumed is to be told in time.
     pub(super) is_tell_due: bool,
+    /// It knows that memory is to be given back once all is quiet.
+    pub(super) is_trim_due: bool,
 }
 
 impl Rx {
@@ -74,6 +76,7 @@ impl Rx {
             read_at: now,
             owes_answer: false,
             is_tell_due: false,
+            is_trim_due: false,
         }
     }
 }
@@ -96,6 +99,8 @@ pub struct Tx {
     /// The loop that watches; without one the supervisor does, or a thread that waits for room.
     pub(super) drainer: Option<Arc<dyn LoopDriver>>,
     pub(super) draining_threads: usize,
+    /// As that of `Rx`.
+    pub(super) is_trim_due: bool,
     pub(super) writers: WaitList,
     pub(super) flushers: Vec<(u64, Waker)>,
     /// For confirmation, each up to its moment.
@@ -189,6 +194,7 @@ impl Link {
             is_stalled: false,
             drainer: None,
             draining_threads: 0,
+            is_trim_due: false,
             writers: WaitList::default(),
             flushers: Vec::new(),
             finishers: Vec::new(),
@@ -455,6 +461,28 @@ impl Link {
             rx.receiver.resume(clock::now());
             self.sync_driver(rx);
         }
+    }
+
+    /// Memory that holds no message any more is given back after a while of quiet; the supervisor keeps the time.
+    #[inline]
+    pub(super) fn note_spare(&self, tx: &mut Tx) {
+        if !tx.is_trim_due && tx.sender.is_spare() {
+            tx.is_trim_due = true;
+            self.news.notify_one();
+        }
+    }
+
+    /// The same of the reading half. On a handle that has ended nobody keeps time, and nothing more will come.
+    #[inline]
+    pub(super) fn note_spare_of_reader(&self, rx: &mut Rx) {
+        if rx.is_trim_due || !rx.receiver.is_spare() {
+            return;
+        }
+        if rx.receiver.is_closed() {
+            return rx.receiver.trim();
+        }
+        rx.is_trim_due = true;
+        self.news.notify_one();
     }
 
     fn stop(&self, order: Input) {

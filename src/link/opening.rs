@@ -31,6 +31,7 @@ impl Link {
         (connected.redelivered, connected.lost) = (carried.redelivered, carried.lost);
         connected.resumed = agreement.is_some_and(|agreement| agreement.is_resumed);
         self.wake_finishers(&mut tx);
+        self.note_spare(&mut tx);
         self.announce(&tx);
         self.max_size.store(tx.sender.max_size(), Ordering::Relaxed);
         status.session =
@@ -68,6 +69,7 @@ impl Link {
         if socket.is_some() {
             rx.receiver.link_down();
         }
+        self.note_spare_of_reader(&mut rx);
         rx.end = None;
         rx.is_paused = false;
         rx.is_reset = false;
@@ -79,6 +81,7 @@ impl Link {
         tx.told = None;
         tx.is_stalled = false;
         tx.sender.link_down();
+        self.note_spare(&mut tx);
         let drainer = tx.drainer.take();
         drop(tx);
         let left = socket.and_then(|socket| {

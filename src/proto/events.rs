@@ -27,6 +27,7 @@ pub enum Reason {
     Flood,
     Protocol,
     TooLarge,
+    NoMemory,
     Replaced,
     Moved,
     SessionExpired,
@@ -39,7 +40,7 @@ pub enum Reason {
 }
 
 impl Reason {
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 25] = [
         Self::Refused,
         Self::Unreachable,
         Self::NameNotFound,
@@ -55,6 +56,7 @@ impl Reason {
         Self::Flood,
         Self::Protocol,
         Self::TooLarge,
+        Self::NoMemory,
         Self::Replaced,
         Self::Moved,
         Self::SessionExpired,
@@ -84,6 +86,7 @@ impl Reason {
             Self::Flood => "FLOOD",
             Self::Protocol => "PROTOCOL",
             Self::TooLarge => "TOO_LARGE",
+            Self::NoMemory => "NO_MEMORY",
             Self::Replaced => "REPLACED",
             Self::Moved => "MOVED",
             Self::SessionExpired => "SESSION_EXPIRED",

@@ -192,7 +192,7 @@ impl TaskConnection {
             spend();
             return Ok(sent);
         }
-        let waiting = Await::new(Operation::Send(Arc::clone(link), payload.keep()));
+        let waiting = Await::new(Operation::Send(Arc::clone(link), payload.keep()?));
         Ok(Py::new(py, waiting)?.into_any())
     }
 
@@ -223,7 +223,7 @@ impl TaskConnection {
     fn _wait_confirmed(slf: &Bound<'_, Self>, data: &Bound<'_, PyAny>, confirm: &str) -> PyResult<Await> {
         let link = slf.as_super().get().link()?;
         let goal = goal(confirm, link)?;
-        let payload = Payload::new(data, link)?.keep();
+        let payload = Payload::new(data, link)?.keep()?;
         Ok(Await::new(Operation::confirm(Arc::clone(link), payload, goal)))
     }
 
@@ -308,7 +308,7 @@ impl ThreadConnection {
         let limit = self::timeout(timeout)?;
         let payload = Payload::new(data, link)?;
         if let Some(goal) = goal {
-            return run(slf.py(), &mut Operation::confirm(Arc::clone(link), payload.keep(), goal), limit);
+            return run(slf.py(), &mut Operation::confirm(Arc::clone(link), payload.keep()?, goal), limit);
         }
         let sent = match &payload {
             Payload::Bytes(bytes) if bytes.as_bytes().len() >= LARGE => send_large(slf.py(), link, bytes)?,
@@ -316,7 +316,7 @@ impl ThreadConnection {
         };
         match sent {
             Some(sent) => Ok(sent),
-            None => run(slf.py(), &mut Operation::Send(Arc::clone(link), payload.keep()), limit),
+            None => run(slf.py(), &mut Operation::Send(Arc::clone(link), payload.keep()?), limit),
         }
     }
 
@@ -451,7 +451,7 @@ fn wait_for(slf: &Bound<'_, ThreadConnection>, mut operation: Operation, limit: 
 fn send_large(py: Python<'_>, link: &Arc<Link>, bytes: &Bound<'_, PyBytes>) -> PyResult<Option<Py<PyAny>>> {
     let payload = bytes.as_bytes();
     let (sent, then) = py.detach(|| link.try_send(payload, From::Thread));
-    operation::sent(py, link, sent, then, From::Thread)
+    operation::sent(py, link, sent, then, From::Thread, payload.len())
 }
 
 fn check_limit(Integer(limit): Integer) -> PyResult<usize> {
