@@ -145,6 +145,33 @@ def test_a_recv_many_takes_what_lies_before_a_message_that_finds_no_memory(face,
     run(BEHIND, face, wire)
 
 
+WAITERS = """
+async def scenario():
+    listener = FACE.api.listen(0, **OPTIONS)
+    conn, served = await pair(listener)
+    payload = bytes(HUGE)
+    readers = [FACE.spawn(finds_no_memory(FACE.call, served, "recv")) for _ in range(3)]
+    for reader in readers:
+        await FACE.settle(reader)
+    # For what one side keeps and what the other has received, and for no copy.
+    scarce(2 * HUGE + 12 * MiB)
+    conn.send_nowait(payload)
+    for reader in readers:
+        await FACE.join(reader)
+    plenty()
+    assert await message(served) == payload
+    for end in [conn, served]:
+        end.abort()
+    listener.close()
+
+FACE.run(scenario())
+"""
+
+
+def test_a_reader_that_finds_no_memory_leaves_the_message_to_the_next(face, wire):
+    run(WAITERS, face, wire)
+
+
 SENDING = """
 async def scenario():
     listener = FACE.api.listen(0, **OPTIONS)

@@ -160,6 +160,9 @@ class Connection(_native.TaskConnection):
         """Wait for the next item, in order: a message as `bytes`, or a value.
 
         After `Closed`, always `Closed` again. Cancelling loses nothing.
+
+        Raises:
+            MemoryError: there is none for the message, which stays for a later call.
         """
         item = self._recv()
         if type(item) is Await:
@@ -173,6 +176,7 @@ class Connection(_native.TaskConnection):
 
         Raises:
             ValueError: `limit` is below 1.
+            MemoryError: there is none for the first message, which stays for a later call.
         """
         return await self._wait_recv_many(limit)
 
@@ -194,6 +198,7 @@ class Connection(_native.TaskConnection):
 
         Raises:
             MessageTooLarge: `data` is above `max_size`.
+            MemoryError: there is none for it; it was not accepted.
             ClosedError: the connection has ended.
         """
         if confirm is not None:

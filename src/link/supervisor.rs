@@ -17,6 +17,7 @@ use crate::proto::Moment;
 use crate::proto::endpoint::{Endpoint, Input, Order, Phase, Role, State};
 use crate::proto::events::{Event, Fault, Reason};
 use crate::proto::hello::{Failure, Fate};
+use crate::proto::memory::Quiet;
 
 /// Memory is given back no sooner than this, however small the timeouts are.
 const LEAST_QUIET: Duration = Duration::from_millis(100);
@@ -56,8 +57,8 @@ pub struct Supervisor {
     watch: Option<Watch>,
     /// The moment of the last tick, the reads so far and whether bytes lay there then.
     last_tick: (Moment, u64, bool),
-    /// When memory was last thought of, and how many messages had come and gone by then.
-    last_trim: (Moment, u64),
+    /// Since when no message has come or gone.
+    quiet: Quiet,
     /// Ends the handle when this is dropped, however that comes, a runtime that never ran it included.
     _end: EndWithSupervisor,
 }
@@ -73,10 +74,10 @@ impl Supervisor {
 
     fn new(link: Arc<Link>, endpoint: Endpoint, route: Option<Arc<Route>>, dialed: Option<Dialed>) -> Self {
         let now = clock::now();
-        let (last_tick, last_trim) = ((now, 0, false), (now, 0));
+        let (last_tick, quiet) = ((now, 0, false), Quiet::new(now));
         let _end = EndWithSupervisor(Arc::clone(&link));
         let dialed = dialed.map(Box::new);
-        Self { link, endpoint, route, dialling: None, dialed, watch: None, last_tick, last_trim, _end }
+        Self { link, endpoint, route, dialling: None, dialed, watch: None, last_tick, quiet, _end }
     }
 
     /// Runs the connection to its end. A panic on the way ends this handle and no other.
@@ -307,18 +308,14 @@ impl Supervisor {
     /// Memory that holds no message is given back when none came or went for a whole tick: never between those of
     /// a stream, the next of which would ask for it again. PING and PONG disturb nothing.
     fn trim(&mut self, now: Moment) {
-        if now < self.trim_due() {
-            return;
-        }
-        let activity = self.link.activity();
-        if activity == self.last_trim.1 {
+        let period = self.while_of_quiet();
+        if now >= self.quiet.due(period) && self.quiet.look(self.link.activity(), period, now) {
             self.link.trim();
         }
-        self.last_trim = (now, activity);
     }
 
-    fn trim_due(&self) -> Moment {
-        self.last_trim.0.saturating_add(self.relief().max(LEAST_QUIET))
+    fn while_of_quiet(&self) -> Duration {
+        self.relief().max(LEAST_QUIET)
     }
 
     /// When to tick: while a loop or threads read, or a loop is to write.
@@ -355,7 +352,7 @@ impl Supervisor {
             dues[5] = tx.sender.stall_deadline();
         }
         dues[6] = tx.finishers.iter().filter_map(|(until, _)| *until).min();
-        dues[7] = (has_spare || tx.is_trim_due).then(|| self.trim_due());
+        dues[7] = (has_spare || tx.is_trim_due).then(|| self.quiet.due(self.while_of_quiet()));
         dues.into_iter().flatten().min()
     }
 

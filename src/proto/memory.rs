@@ -5,9 +5,12 @@
 //! 2. `what_was_taken_from_the_front_is_used_again`
 //! 3. `memory_is_given_back_when_nothing_lies_there`
 //! 4. `little_that_is_left_in_much_memory_moves_to_less`
+//! 5. `memory_is_kept_between_the_messages_of_a_stream`
 
 use std::ops::{Deref, DerefMut};
+use std::time::Duration;
 
+use super::Moment;
 use super::events::{Fault, Reason};
 
 /// Less than this is not worth a timer: it goes with the next heartbeat.
@@ -143,6 +146,34 @@ impl DerefMut for Stretch {
     }
 }
 
+/// When memory is to be given back: after a while in which nothing came and nothing went. Between the messages of a
+/// stream the next would only ask for it again.
+#[derive(Debug, Clone, Copy)]
+pub struct Quiet {
+    looked: Moment,
+    activity: u64,
+}
+
+impl Quiet {
+    pub fn new(now: Moment) -> Self {
+        Self { looked: now, activity: 0 }
+    }
+
+    /// When to look next.
+    pub fn due(&self, period: Duration) -> Moment {
+        self.looked.saturating_add(period)
+    }
+
+    /// Whether `activity`, which moves with each message, has not moved for a whole `period`. Looks no more often.
+    pub fn look(&mut self, activity: u64, period: Duration, now: Moment) -> bool {
+        if now < self.due(period) {
+            return false;
+        }
+        self.looked = now;
+        std::mem::replace(&mut self.activity, activity) == activity
+    }
+}
+
 #[cfg(not(test))]
 fn is_there(_: usize) -> Result<(), NoMemory> {
     Ok(())
@@ -190,6 +221,19 @@ mod tests {
         assert_eq!(&stretch[..], b"ef");
         assert_eq!(stretch.reserve(3), Ok(()));
         assert_eq!(scarce::at_most(2, || copy(b"abc")), Err(NoMemory));
+    }
+
+    #[test]
+    fn memory_is_kept_between_the_messages_of_a_stream() {
+        let (period, at) = (Duration::from_millis(100), Duration::from_millis);
+        let mut quiet = Quiet::new(at(0));
+        let looks = |quiet: &mut Quiet, now: std::ops::Range<u64>, activity: fn(u64) -> u64| {
+            now.filter(|now| quiet.look(activity(*now), period, at(*now))).collect::<Vec<_>>()
+        };
+        assert!(looks(&mut quiet, 0..1000, |now| 1 + now / 90).is_empty(), "a message each 90 ms");
+        assert_eq!(looks(&mut quiet, 1000..1400, |_| 7), vec![1100_u64, 1200, 1300], "quiet since 1000");
+        assert!(looks(&mut quiet, 1400..1450, |_| 8).is_empty());
+        assert_eq!(quiet.due(period), at(1500));
     }
 
     #[test]

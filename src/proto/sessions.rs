@@ -129,7 +129,8 @@ impl<T: Clone> Sessions<T> {
 
     /// A session exists: the first frame behind its greeting has come.
     pub fn enter(&mut self, known: Known, link: u32, holder: T) {
-        if !self.holding.session_timeout.is_zero() {
+        // Without memory for it, it lasts as long as its link.
+        if !self.holding.session_timeout.is_zero() && self.entries.try_reserve(1).is_ok() {
             self.entries.insert(known.session, Entry { token: known.token, link, holder, absent: None });
         }
     }
@@ -167,7 +168,9 @@ impl<T: Clone> Sessions<T> {
     pub fn over(&mut self, session: &Secret, consumed: u64, now: Moment) {
         self.come(session);
         self.forget_old(now);
-        if let Some(entry) = self.entries.remove(session) {
+        let entry = self.entries.remove(session);
+        let has_memory = self.tombstones.try_reserve(1).is_ok() && self.graves.try_reserve(1).is_ok();
+        if let Some(entry) = entry.filter(|_| has_memory) {
             self.tombstones.insert(*session, Tombstone { token: entry.token, consumed });
             self.graves.push_back((now, *session));
         }

@@ -91,6 +91,7 @@ impl Connection {
     ///
     /// Raises:
     ///     BufferEmpty: nothing is there.
+    ///     MemoryError: there is none for the message, which stays for a later call.
     fn recv_nowait(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
         let empty = || events::error_class(py, "BufferEmpty", "nothing is there to receive");
         recv(py, self.link()?)?.ok_or_else(empty)
@@ -108,6 +109,7 @@ impl Connection {
     /// Raises:
     ///     BufferFull: a fixed write buffer is full.
     ///     MessageTooLarge: `data` is above the peer's `max_size`; before the first link, above our own.
+    ///     MemoryError: there is none for it; it was not accepted.
     ///     ClosedError: the connection has ended.
     fn send_nowait(&self, data: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
         let full = || events::error_class(data.py(), "BufferFull", "the write buffer is full");
@@ -255,6 +257,7 @@ impl ThreadConnection {
     /// Raises:
     ///     TimeoutError: nothing came in time; nothing is lost. Ctrl-C interrupts within 100 ms, and
     ///         loses nothing while waiting.
+    ///     MemoryError: there is none for the message, which stays for a later call.
     #[pyo3(signature = (timeout = None))]
     fn recv(slf: &Bound<'_, Self>, timeout: Option<Number>) -> PyResult<Py<PyAny>> {
         let link = slf.as_super().get().link()?;
@@ -272,6 +275,7 @@ impl ThreadConnection {
     ///
     /// Raises:
     ///     TimeoutError: nothing came in time; nothing is lost, by Ctrl-C neither.
+    ///     MemoryError: there is none for the first message, which stays for a later call.
     #[pyo3(signature = (limit, timeout = None))]
     fn recv_many(slf: &Bound<'_, Self>, limit: Integer, timeout: Option<Number>) -> PyResult<Py<PyAny>> {
         let link = slf.as_super().get().link()?;
@@ -295,6 +299,7 @@ impl ThreadConnection {
     ///     TimeoutError: there was no room in time; the message was not sent, after Ctrl-C neither. With `confirm`
     ///         it says nothing about the message once that was accepted: it is still delivered.
     ///     MessageTooLarge: `data` is above the peer's `max_size`; before the first link, above our own.
+    ///     MemoryError: there is none for it; it was not accepted.
     ///     ClosedError: the connection has ended.
     #[pyo3(signature = (data, timeout = None, *, confirm = None))]
     fn send(
