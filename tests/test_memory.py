@@ -1,5 +1,7 @@
-"""A process without memory, and what becomes of memory that nobody needs any more. Each in a process of its own:
-the limit is the process's, and so is what it holds."""
+"""A process without memory, and what becomes of memory that nobody needs any more.
+
+Each in a process of its own: the limit is the process's, and so is what it holds.
+"""
 
 import pathlib
 
@@ -235,7 +237,7 @@ async def scenario():
         print(listener.address, flush=True)
         conn = await FACE.call(listener, "accept")
     conn.send_nowait(bytes(HUGE))
-    sys.stdin.read()
+    await FACE.outside(sys.stdin.read)
     conn.abort()
 
 FACE.run(scenario())
