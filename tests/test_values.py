@@ -220,6 +220,7 @@ def test_the_reasons_are_those_of_the_design():
         "FLOOD",
         "PROTOCOL",
         "TOO_LARGE",
+        "NO_MEMORY",
         "REPLACED",
         "MOVED",
         "SESSION_EXPIRED",

@@ -170,6 +170,9 @@ class Connection(_native.TaskConnection):
         """Wait for the next item, in order: a message as `bytes`, or a value.
 
         After `Closed`, always `Closed` again. Cancelling loses nothing.
+
+        Raises:
+            MemoryError: there is none for the message, which stays for a later call.
         """
         item = self._recv()
         if type(item) is Await:
@@ -183,6 +186,7 @@ class Connection(_native.TaskConnection):
 
         Raises:
             ValueError: `limit` is below 1.
+            MemoryError: there is none for the first message, which stays for a later call.
         """
         return await self._wait_recv_many(limit)
 
@@ -205,6 +209,7 @@ class Connection(_native.TaskConnection):
         Raises:
             MessageTooLarge: `data` is above the peer's `max_size`; before the first greeting, and on
                 `net.async`, above our own. With `confirm` also when the greeting came later and says so.
+            MemoryError: there is none for it; it was not accepted.
             ValueError: `data` is not C-contiguous, or is empty on `net.async`.
             ClosedError: the connection has ended.
         """

@@ -53,6 +53,7 @@ class Reason(enum.Enum):
     FLOOD = "flood"
     PROTOCOL = "protocol"
     TOO_LARGE = "too_large"
+    NO_MEMORY = "no_memory"
     REPLACED = "replaced"
     MOVED = "moved"
     SESSION_EXPIRED = "session_expired"
@@ -91,6 +92,7 @@ _SENTENCES = {
     Reason.FLOOD: "the peer sent more than it was allowed to",
     Reason.PROTOCOL: "the peer sent something that is not this protocol",
     Reason.TOO_LARGE: "the peer announced a message above the limit",
+    Reason.NO_MEMORY: "there was no memory for what the peer sent",
     Reason.REPLACED: "a newer connection took over this session",
     Reason.MOVED: "the peer asked to be reached elsewhere",
     Reason.SESSION_EXPIRED: "the peer did not return before its session expired",

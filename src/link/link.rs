@@ -56,6 +56,8 @@ pub struct Rx {
     pub(super) read_at: Moment,
     /// A message was taken by a reader that has not come back for more.
     pub(super) owes_answer: bool,
+    /// The supervisor knows that memory is to be given back once all is quiet.
+    pub(super) is_trim_due: bool,
 }
 
 impl Rx {
@@ -72,6 +74,7 @@ impl Rx {
             reads: 0,
             read_at: now,
             owes_answer: false,
+            is_trim_due: false,
         }
     }
 }
@@ -94,6 +97,8 @@ pub struct Tx {
     /// The loop that watches; without one the supervisor does, or a thread that waits for room.
     pub(super) drainer: Option<Arc<dyn LoopDriver>>,
     pub(super) draining_threads: usize,
+    /// As that of `Rx`.
+    pub(super) is_trim_due: bool,
     pub(super) writers: WaitList,
     /// Each by the number of the last message before its own.
     pub(super) flushers: Waiting<u64>,
@@ -211,6 +216,7 @@ impl Link {
             is_stalled: false,
             drainer: None,
             draining_threads: 0,
+            is_trim_due: false,
             writers: WaitList::default(),
             flushers: Waiting::default(),
             confirmers: Waiting::default(),
@@ -521,6 +527,28 @@ impl Link {
             rx.receiver.resume(clock::now());
             self.sync_driver(rx);
         }
+    }
+
+    /// Memory that holds no message any more is given back after a while of quiet; the supervisor keeps the time.
+    #[inline]
+    pub(super) fn note_spare(&self, tx: &mut Tx) {
+        if !tx.is_trim_due && tx.sender.is_spare() {
+            tx.is_trim_due = true;
+            self.news.notify_one();
+        }
+    }
+
+    /// The same of the reading half. On a handle that has ended nobody keeps time, and nothing more will come.
+    #[inline]
+    pub(super) fn note_spare_of_reader(&self, rx: &mut Rx) {
+        if rx.is_trim_due || !rx.receiver.is_spare() {
+            return;
+        }
+        if rx.receiver.is_closed() {
+            return rx.receiver.trim();
+        }
+        rx.is_trim_due = true;
+        self.news.notify_one();
     }
 
     fn stop(&self, order: Input) {

@@ -8,6 +8,8 @@ pub mod dial;
 pub mod driver;
 pub mod errands;
 pub mod fork;
+#[cfg(all(test, not(feature = "races")))]
+mod frugal;
 mod greeting;
 pub mod handle;
 #[expect(clippy::module_inception, reason = "the connection that every handle shares")]

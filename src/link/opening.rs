@@ -31,6 +31,7 @@ impl Link {
         (connected.redelivered, connected.lost) = (carried.redelivered, carried.lost);
         connected.resumed = agreement.is_some_and(|agreement| agreement.is_resumed);
         tx.wake_settled();
+        self.note_spare(&mut tx);
         self.announce(&tx);
         self.max_size.store(tx.sender.max_size(), Ordering::Relaxed);
         status.session =
@@ -65,6 +66,7 @@ impl Link {
         if socket.is_some() {
             rx.receiver.link_down();
         }
+        self.note_spare_of_reader(&mut rx);
         rx.end = None;
         rx.is_paused = false;
         rx.is_reset = false;
@@ -76,6 +78,7 @@ impl Link {
         tx.told = None;
         tx.is_stalled = false;
         tx.sender.link_down();
+        self.note_spare(&mut tx);
         let drainer = tx.drainer.take();
         drop(tx);
         let left = socket.and_then(|socket| {

@@ -19,6 +19,7 @@ use super::sync::thread_local;
 use super::wake::{Wake, Waker};
 use crate::proto::events::Event;
 use crate::proto::halves::Front;
+use crate::proto::memory::reserve_exact;
 use crate::proto::telling::Untold;
 
 const READ_BUFFER: usize = if cfg!(feature = "races") { 48 } else { 256 * 1024 };
@@ -160,6 +161,10 @@ impl Link {
             if is_closed {
                 break;
             }
+        }
+        if outcome.is_err() && !rx.readers.is_empty() {
+            // One that was woken leaves without taking: whoever waits next looks in its place.
+            self.publish(&mut rx);
         }
         self.taken(&mut rx, taken);
         let is_absent = taken > 0 && rx.socket.is_none();
@@ -352,16 +357,31 @@ impl Link {
         let asked = if rx.receiver.is_large() { WORTH_A_READ.min(left) } else { left };
         BUFFER.with_borrow_mut(|buffer| {
             if buffer.is_empty() {
+                if reserve_exact(buffer, READ_BUFFER + ALIGNMENT).is_err() {
+                    return self.read_little(rx, asked);
+                }
                 buffer.resize(READ_BUFFER + ALIGNMENT, 0);
             }
             let start = buffer.as_ptr().align_offset(ALIGNMENT);
-            let space = &mut buffer[start..start + asked];
-            let brought = rx.socket.as_ref()?.recv(space);
-            if let Ok(length @ 1..) = brought {
-                self.fed(rx, &space[..length]);
-            }
-            Some((asked, brought))
+            self.read_into(rx, &mut buffer[start..start + asked])
         })
+    }
+
+    /// There is no memory for this thread's buffer: the stack has some.
+    #[cold]
+    fn read_little(&self, rx: &mut Rx, asked: usize) -> Option<(usize, std::io::Result<usize>)> {
+        let mut space = [0; WORTH_A_READ];
+        let asked = asked.min(WORTH_A_READ);
+        self.read_into(rx, &mut space[..asked])
+    }
+
+    #[inline]
+    fn read_into(&self, rx: &mut Rx, space: &mut [u8]) -> Option<(usize, std::io::Result<usize>)> {
+        let brought = rx.socket.as_ref()?.recv(space);
+        if let Ok(length @ 1..) = brought {
+            self.fed(rx, &space[..length]);
+        }
+        Some((space.len(), brought))
     }
 
     pub(super) fn fed(&self, rx: &mut Rx, bytes: &[u8]) {
@@ -401,6 +421,7 @@ impl Link {
             }
         }
         tx.wake_settled();
+        self.note_spare(&mut tx);
         self.write_and_watch(tx);
     }
 
@@ -443,6 +464,7 @@ impl Link {
         }
         self.tell(rx);
         self.reopen(rx);
+        self.note_spare_of_reader(rx);
         if rx.receiver.fault().is_some() {
             self.news.notify_one();
         }

@@ -19,7 +19,11 @@ use crate::proto::account::Stats;
 use crate::proto::endpoint::{Endpoint, Facts, Input, Order, Phase, Role, State};
 use crate::proto::events::{Connected, Event, Fault, Reason};
 use crate::proto::hello::{Failure, Fate};
+use crate::proto::memory::Quiet;
 use crate::proto::round::Purpose;
+
+/// Memory is given back no sooner than this, however small the timeouts are.
+const LEAST_QUIET: Duration = Duration::from_millis(100);
 
 /// The socket while the runtime watches it. Dropping it takes it off the runtime's hands.
 struct Watch {
@@ -58,6 +62,8 @@ pub struct Supervisor {
     watch: Option<Watch>,
     /// The moment of the last tick, the reads so far and whether bytes lay there then.
     last_tick: (Moment, u64, bool),
+    /// Since when no message has come or gone.
+    quiet: Quiet,
     /// Ends the handle when this is dropped, however that comes, a runtime that never ran it included.
     _end: EndWithSupervisor,
 }
@@ -72,10 +78,11 @@ impl Supervisor {
     }
 
     fn new(link: Arc<Link>, endpoint: Endpoint, way: Option<Arc<Way>>, dialed: Option<Dialed>) -> Self {
-        let last_tick = (clock::now(), 0, false);
+        let now = clock::now();
+        let (last_tick, quiet) = ((now, 0, false), Quiet::new(now));
         let _end = EndWithSupervisor(Arc::clone(&link));
         let dialed = dialed.map(Box::new);
-        Self { link, endpoint, way, dialling: None, greetings: 0, dialed, watch: None, last_tick, _end }
+        Self { link, endpoint, way, dialling: None, greetings: 0, dialed, watch: None, last_tick, quiet, _end }
     }
 
     /// Runs the connection to its end. A panic on the way ends this handle and no other. `stay` is dropped when the
@@ -93,6 +100,7 @@ impl Supervisor {
                 stay.take();
             }
         }
+        self.link.let_go();
     }
 
     /// Takes the first step. An accepted connection is up when this returns.
@@ -302,6 +310,7 @@ impl Supervisor {
     /// memory that an idle connection does not need is returned.
     fn tick(&mut self) {
         let now = clock::now();
+        self.trim(now);
         let mut rx = self.link.rx();
         if rx.reading.tick(now) {
             self.link.sync_driver(&mut rx);
@@ -313,12 +322,24 @@ impl Supervisor {
         let is_left = lies_there && self.last_tick.2 && self.last_tick.1 == rx.reads;
         self.last_tick = (now, rx.reads, lies_there);
         let is_headless = matches!(rx.reading.driver(), Driver::Thread) && rx.leader.is_none();
-        rx.receiver.trim();
         drop(rx);
         if is_left || is_headless {
             self.link.look();
         }
         self.link.relieve_writer();
+    }
+
+    /// Memory that holds no message is given back when none came or went for a whole tick: never between those of
+    /// a stream, the next of which would ask for it again. PING and PONG disturb nothing.
+    fn trim(&mut self, now: Moment) {
+        let period = self.while_of_quiet();
+        if now >= self.quiet.due(period) && self.quiet.look(self.link.activity(), period, now) {
+            self.link.trim();
+        }
+    }
+
+    fn while_of_quiet(&self) -> Duration {
+        self.relief().max(LEAST_QUIET)
     }
 
     /// When to tick: while a loop or threads read, or a loop is to write.
@@ -336,8 +357,9 @@ impl Supervisor {
 
     fn deadline(&self) -> Option<Moment> {
         let now = clock::now();
-        let mut dues = [self.endpoint.deadline(), None, None, None, None, None, None];
+        let mut dues = [self.endpoint.deadline(), None, None, None, None, None, None, None];
         let mut rx = self.link.rx();
+        let has_spare = rx.is_trim_due;
         if rx.socket.is_some() {
             if rx.end.is_none() {
                 dues[1] = rx.receiver.deadline();
@@ -354,6 +376,7 @@ impl Supervisor {
             dues[5] = tx.sender.stall_deadline();
         }
         dues[6] = tx.finishers.first();
+        dues[7] = (has_spare || tx.is_trim_due).then(|| self.quiet.due(self.while_of_quiet()));
         dues.into_iter().flatten().min()
     }
 
@@ -377,6 +400,25 @@ impl Supervisor {
 }
 
 impl Link {
+    /// Moves with each message that comes or goes.
+    fn activity(&self) -> u64 {
+        let (rx, tx) = (self.rx(), self.tx());
+        rx.receiver.activity().wrapping_add(tx.sender.activity())
+    }
+
+    fn trim(&self) {
+        let (mut rx, mut tx) = (self.rx(), self.tx());
+        rx.receiver.trim();
+        tx.sender.trim();
+        (rx.is_trim_due, tx.is_trim_due) = (false, false);
+    }
+
+    /// The handle has ended: what it could not deliver is counted, and nobody will ask for its bytes.
+    fn let_go(&self) {
+        self.tx().sender.give_up();
+        self.trim();
+    }
+
     /// What the runtime has to watch, because nobody else does.
     fn left_to_runtime(&self) -> Option<(Arc<Socket>, Duty)> {
         let rx = self.rx();
@@ -403,9 +445,7 @@ impl Link {
         if tx.drainer.as_ref().is_some_and(|driver| !driver.is_alive()) {
             tx.drainer = None;
         }
-        if tx.sender.is_empty() {
-            tx.sender.trim();
-        } else {
+        if !tx.sender.is_empty() {
             self.write(&mut tx);
         }
     }

@@ -34,6 +34,8 @@ pub enum Sent {
     Full,
     /// The handle has ended, or is closing.
     Ended,
+    /// There is no memory for it; nothing was accepted.
+    NoMemory,
 }
 
 /// What the caller has to see to.
@@ -72,14 +74,24 @@ impl Link {
         }
         let is_open = !is_corking && !tx.has_failed && tx.sender.may_pass(payload.len());
         if is_open && tx.socket.is_some() {
+            if tx.sender.reserve(payload.len()).is_err() {
+                tx.wake_next_writer();
+                return (Sent::NoMemory, Then::Nothing);
+            }
             let then = self.send_past_queue(&mut tx, payload);
             tx.wake_next_writer();
+            self.note_spare(&mut tx);
             return (Sent::Accepted, then);
         }
         let (push, stalled) = self.push(&mut tx, payload);
         match push {
             Push::Full => return (Sent::Full, stalled),
             Push::Refused => return (Sent::Refused, stalled),
+            Push::NoMemory => {
+                // One that was woken leaves its place unused.
+                tx.wake_next_writer();
+                return (Sent::NoMemory, stalled);
+            }
             Push::Accepted => {}
         }
         if !tx.confirmers.is_empty() {
@@ -102,6 +114,10 @@ impl Link {
         match push {
             Push::Full => return (Sent::Full, stalled, None),
             Push::Refused => return (Sent::Refused, stalled, None),
+            Push::NoMemory => {
+                tx.wake_next_writer();
+                return (Sent::NoMemory, stalled, None);
+            }
             Push::Accepted => {}
         }
         let ticket = tx.sender.want(goal);
@@ -526,6 +542,7 @@ impl Link {
             self.tell_ending();
             // On the original's wire nothing else confirms.
             tx.wake_settled();
+            self.note_spare(tx);
         }
     }
 }

@@ -461,7 +461,7 @@ impl Endpoint {
     fn blame(&self, fault: &Fault) -> Vec<Order> {
         let code = match fault.reason {
             _ if self.protocol == Protocol::Classic => return vec![],
-            Reason::Flood | Reason::SlowFrame => close::FAULT,
+            Reason::Flood | Reason::SlowFrame | Reason::NoMemory => close::FAULT,
             Reason::Protocol | Reason::TooLarge => close::VOID,
             _ => return vec![],
         };

@@ -28,6 +28,7 @@ pub enum Reason {
     Flood,
     Protocol,
     TooLarge,
+    NoMemory,
     Replaced,
     Moved,
     SessionExpired,
@@ -40,7 +41,7 @@ pub enum Reason {
 }
 
 impl Reason {
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 26] = [
         Self::Refused,
         Self::Unreachable,
         Self::NameNotFound,
@@ -57,6 +58,7 @@ impl Reason {
         Self::Flood,
         Self::Protocol,
         Self::TooLarge,
+        Self::NoMemory,
         Self::Replaced,
         Self::Moved,
         Self::SessionExpired,
@@ -87,6 +89,7 @@ impl Reason {
             Self::Flood => "FLOOD",
             Self::Protocol => "PROTOCOL",
             Self::TooLarge => "TOO_LARGE",
+            Self::NoMemory => "NO_MEMORY",
             Self::Replaced => "REPLACED",
             Self::Moved => "MOVED",
             Self::SessionExpired => "SESSION_EXPIRED",

@@ -8,16 +8,15 @@
 
 use std::ops::Range;
 
-use bytes::{Buf, BytesMut};
-
 use super::classic::{HEADER, encode_header};
 use super::cost;
+use super::memory::{NoMemory, SMALL, Stretch};
 use super::wire;
 
 /// What was begun and, behind it, what waits.
 #[derive(Debug, Default)]
 pub struct Zones {
-    bytes: BytesMut,
+    bytes: Stretch,
     begun: usize,
     /// Bytes between the two that were discarded: fewer than wait, and none where nothing has begun.
     gap: usize,
@@ -37,13 +36,23 @@ impl Zones {
         self.bytes.len() - self.gap
     }
 
-    /// Appends what waits, or what has begun at once if nothing waits and `begin` follows.
-    pub fn append(&mut self, payload: &[u8]) {
-        self.bytes.extend_from_slice(&encode_header(payload.len()));
-        self.bytes.extend_from_slice(payload);
+    /// Makes room for a message of `length` bytes, in PARTs of `part` bytes if there is such a size.
+    ///
+    /// # Errors
+    /// Nothing has changed then.
+    #[inline]
+    pub fn reserve(&mut self, length: usize, part: Option<usize>) -> Result<(), NoMemory> {
+        let headers = part.map_or(1, |part| length / part + 3);
+        self.bytes.reserve(length.saturating_add(HEADER * headers))
     }
 
-    /// Appends a message as PARTs of `part` bytes and a last frame.
+    /// Appends what waits, or what has begun at once if nothing waits and `begin` follows. There is room.
+    pub fn append(&mut self, payload: &[u8]) {
+        self.bytes.append(&encode_header(payload.len()));
+        self.bytes.append(payload);
+    }
+
+    /// Appends a message as PARTs of `part` bytes and a last frame. There is room.
     pub fn append_parts(&mut self, payload: &[u8], part: usize) {
         encode_parts(payload, part, &mut self.bytes);
     }
@@ -85,21 +94,28 @@ impl Zones {
 
     /// The peer takes no message above `max_size`: takes those out of both, and says of each zone which.
     pub fn drop_larger_than(&mut self, max_size: usize) -> (Large, Large) {
-        let waiting = Large::in_zone(self.waiting(), max_size);
-        let begun = Large::in_zone(self.begun(), max_size);
-        if !(waiting.indexes.is_empty() && begun.indexes.is_empty()) {
-            let kept = [&begun.kept_of(self.begun())[..], &waiting.kept_of(self.waiting())[..]];
-            (self.begun, self.gap) = (kept[0].len(), 0);
-            self.bytes = BytesMut::from(&kept.concat()[..]);
-        }
+        let (end_of_begun, waiting) = (self.begun, self.begun + self.gap);
+        let (begun, end) = Large::drop_from(&mut self.bytes, 0..end_of_begun, 0, max_size);
+        let all = self.bytes.len();
+        let (waiting, whole) = Large::drop_from(&mut self.bytes, waiting..all, end, max_size);
+        self.bytes.truncate(whole);
+        (self.begun, self.gap) = (end, 0);
         (begun, waiting)
     }
 
     /// Gives back memory that an idle connection does not need.
     pub fn trim(&mut self) {
-        if self.bytes.is_empty() && self.bytes.capacity() > 0 {
-            self.bytes = BytesMut::new();
-        }
+        self.bytes.trim();
+    }
+
+    /// How much memory it holds.
+    pub fn memory(&self) -> usize {
+        self.bytes.memory()
+    }
+
+    /// Nothing lies in memory that is worth giving back.
+    pub fn is_spare(&self) -> bool {
+        self.memory() > SMALL && self.bytes.is_empty()
     }
 }
 
@@ -109,33 +125,27 @@ pub struct Large {
     /// Which, the first of the zone being 0.
     pub indexes: Vec<u64>,
     pub cost: u64,
-    /// Where they lie.
-    places: Vec<Range<usize>>,
 }
 
 impl Large {
-    fn in_zone(frames: &[u8], max_size: usize) -> Self {
-        let (mut at, mut index, mut large) = (0, 0, Self::default());
-        while let Some(frame) = frame_at(frames, at) {
+    /// Moves the messages of `zone` that may stay to `end`, which does not lie behind it. Returns the others, and
+    /// where what stays ends. Moved and not copied: it can be much, and there may be no memory for it.
+    fn drop_from(bytes: &mut [u8], zone: Range<usize>, mut end: usize, max_size: usize) -> (Self, usize) {
+        let (mut at, mut index, mut large) = (zone.start, 0, Self::default());
+        while let Some(frame) = frame_at(bytes, at).filter(|_| at < zone.end) {
             if frame.length > max_size {
                 large.indexes.push(index);
                 large.cost = large.cost.saturating_add(frame.cost());
-                large.places.push(at..at + frame.bytes);
+            } else {
+                if at != end {
+                    bytes.copy_within(at..at + frame.bytes, end);
+                }
+                end += frame.bytes;
             }
             at += frame.bytes;
             index += 1;
         }
-        large
-    }
-
-    fn kept_of(&self, frames: &[u8]) -> Vec<u8> {
-        let (mut kept, mut at) = (Vec::with_capacity(frames.len()), 0);
-        for place in &self.places {
-            kept.extend_from_slice(frames.get(at..place.start).unwrap_or_default());
-            at = place.end;
-        }
-        kept.extend_from_slice(frames.get(at..).unwrap_or_default());
-        kept
+        (large, end)
     }
 
     pub fn count(&self) -> u64 {
@@ -174,19 +184,18 @@ pub fn frame_at(frames: &[u8], at: usize) -> Option<Frame> {
     Some(Frame { bytes: HEADER + length + frames * HEADER, length, piece: Some(HEADER + part) })
 }
 
-fn encode_parts(payload: &[u8], part: usize, into: &mut BytesMut) {
-    into.reserve(payload.len() + HEADER * (payload.len() / part + 3));
+fn encode_parts(payload: &[u8], part: usize, into: &mut Stretch) {
     let (first, mut rest) = payload.split_at(part - HEADER);
-    into.extend_from_slice(&wire::part_header(part));
-    into.extend_from_slice(&encode_header(payload.len()));
-    into.extend_from_slice(first);
+    into.append(&wire::part_header(part));
+    into.append(&encode_header(payload.len()));
+    into.append(first);
     while let Some((piece, behind)) = rest.split_at_checked(part).filter(|(_, behind)| !behind.is_empty()) {
-        into.extend_from_slice(&wire::part_header(part));
-        into.extend_from_slice(piece);
+        into.append(&wire::part_header(part));
+        into.append(piece);
         rest = behind;
     }
-    into.extend_from_slice(&encode_header(rest.len()));
-    into.extend_from_slice(rest);
+    into.append(&encode_header(rest.len()));
+    into.append(rest);
 }
 
 #[cfg(test)]
@@ -216,7 +225,7 @@ mod tests {
         zones.begin(frames[2].len());
         zones.confirm(frames[1].len() + frames[2].len());
         zones.trim();
-        assert_eq!((zones.len(), zones.bytes.capacity()), (0, 0));
+        assert_eq!((zones.len(), zones.memory()), (0, 0));
     }
 
     #[test]

@@ -10,6 +10,7 @@ use super::events::{Event, EventQueue, Fault, Reason};
 use super::hello::Agreement;
 use super::inbox::{Arrival, Inbox};
 use super::liveness::{Hearing, flood};
+use super::memory::NoMemory;
 use super::options::{Options, Protocol};
 use super::session::{Heard, Incoming};
 use super::standing::Standing;
@@ -356,6 +357,22 @@ impl Receiver {
         self.hearing.judge(now, self.inbox.unfinished())
     }
 
+    /// How much memory its messages hold, and those that have left it.
+    pub fn memory(&self) -> usize {
+        self.inbox.memory()
+    }
+
+    /// It holds memory that `trim` would give back.
+    pub fn is_spare(&self) -> bool {
+        self.inbox.is_spare()
+    }
+
+    /// Moves with each message that comes and that is done with.
+    pub fn activity(&self) -> u64 {
+        self.inbox.received().wrapping_add(self.consumed)
+    }
+
+    /// Gives back memory that an idle connection does not need.
     pub fn trim(&mut self) {
         self.inbox.trim();
         if self.for_sender.is_empty() {
@@ -395,6 +412,9 @@ impl Receiver {
                     idle += 1;
                 }
                 Control::Pong { numbers, .. } | Control::Ack(numbers) => idle += u64::from(!self.hear(*numbers)),
+            }
+            if self.for_sender.try_reserve(1).is_err() {
+                self.fail(NoMemory.fault(size_of::<Control>()));
             }
             if self.fault.is_none() {
                 self.for_sender.push_back(control);

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use super::classic::{HARD_MAX_SIZE, HEADER};
 use super::events::{Fault, Reason};
+use super::memory;
 use super::options::Options;
 use super::standing::{Known, Standing};
 use super::wire::{self, Frame, Goodbye, Refusal, close, protocol};
@@ -284,7 +285,8 @@ impl Asking {
     /// # Errors
     /// When the answer is REFUSE or no answer at all.
     pub fn feed(&mut self, bytes: &[u8]) -> Result<Option<(Agreement, Vec<u8>)>, Failure> {
-        self.bytes.extend_from_slice(bytes);
+        let passing = |fault| Failure { fault, is_lasting: false, session: Fate::Kept };
+        append(&mut self.bytes, bytes).map_err(passing)?;
         let broken = |fault| Failure { fault, is_lasting: true, session: Fate::Kept };
         let Some((kind, body, rest)) = greeting(&self.bytes, &[wire::HELLO, wire::REFUSE]).map_err(broken)? else {
             return Ok(None);
@@ -295,9 +297,9 @@ impl Asking {
         let malformed = |words: String| broken(protocol(format!("the answer is no greeting: {words}")));
         let answer = Hello::decode(body).map_err(|goodbye| malformed(goodbye.words))?;
         let agreement = self.agreement(&answer)?;
-        agreement
-            .map(|agreement| Some((agreement, rest.to_vec())))
-            .ok_or_else(|| malformed(String::from("impossible fields")))
+        let agreement = agreement.ok_or_else(|| malformed(String::from("impossible fields")))?;
+        let rest = memory::copy(rest).map_err(|no_memory| passing(no_memory.fault(rest.len())))?;
+        Ok(Some((agreement, rest)))
     }
 
     /// None when the fields of the answer do not fit what was asked.
@@ -346,7 +348,7 @@ impl Answering {
     /// # Errors
     /// When it is no offer, or one that must be refused.
     pub fn offered(&mut self, bytes: &[u8]) -> Result<Option<Hello>, NoAgreement> {
-        self.bytes.extend_from_slice(bytes);
+        append(&mut self.bytes, bytes).map_err(NoAgreement::Silent)?;
         let Some((_, body, rest)) = greeting(&self.bytes, &[wire::HELLO]).map_err(|fault| {
             // An oversized HELLO is a HELLO; anything else gets no reply.
             let is_hello = self.bytes.first() == Some(&FIRST_BYTE);
@@ -396,7 +398,7 @@ impl Answering {
     /// # Errors
     /// When that frame may not stand there, or ends the session that it begins.
     pub fn confirmed(&mut self, bytes: &[u8]) -> Result<Option<(Agreement, Vec<u8>)>, NeverBegan> {
-        self.bytes.extend_from_slice(bytes);
+        append(&mut self.bytes, bytes).map_err(NeverBegan::Broke)?;
         let Some(agreement) = &self.answered else {
             return Ok(None);
         };
@@ -419,6 +421,13 @@ impl Answering {
             _ => Err(misplaced("closed before it began")),
         }
     }
+}
+
+/// Of a greeting so much more has come.
+fn append(greeting: &mut Vec<u8>, bytes: &[u8]) -> Result<(), Fault> {
+    memory::reserve(greeting, bytes.len()).map_err(|no_memory| no_memory.fault(bytes.len()))?;
+    greeting.extend_from_slice(bytes);
+    Ok(())
 }
 
 /// Why no connection came of an answer.

@@ -10,17 +10,17 @@
 //! 6. `parts_that_do_not_add_up_are_found_at_the_header_that_shows_it`
 //! 7. `on_our_wire_reading_never_stops_and_credit_bounds_what_waits`
 //! 8. `a_large_message_is_read_into_its_place_whoever_reads_it`
+//! 9. `what_finds_no_memory_ends_the_link_and_is_not_received`
 
 mod large;
 mod order;
 
 use std::collections::VecDeque;
 
-use bytes::{Buf, BytesMut};
-
 use super::classic::{self, HEADER};
 use super::cost;
 use super::events::Fault;
+use super::memory::{NoMemory, SMALL, Stretch};
 use super::options::{Buffer, Policy, Protocol};
 use super::session::Incoming;
 use super::wire::{self, Control};
@@ -35,7 +35,7 @@ const LARGE: usize = 128 * 1024;
 #[derive(Debug)]
 pub struct Inbox {
     /// Whole messages (headers included) and marks, then bytes that are not parsed yet.
-    store: BytesMut,
+    store: Stretch,
     /// None while no message is large: most connections never have one.
     large: Option<Box<Large>>,
     /// Where the unparsed bytes begin.
@@ -89,7 +89,7 @@ pub struct Arrival {
 impl Inbox {
     pub fn new(limits: Buffer, max_size: usize, protocol: Protocol) -> Self {
         Self {
-            store: BytesMut::new(),
+            store: Stretch::default(),
             large: None,
             whole: 0,
             count: 0,
@@ -153,21 +153,36 @@ impl Inbox {
 
     /// Takes bytes as they came from the kernel and parses what the buffer has room for.
     pub fn feed(&mut self, bytes: &[u8]) -> Arrival {
+        if self.fault.is_none()
+            && let Err(no_memory) = self.put(bytes)
+        {
+            self.fault = Some(no_memory.fault(bytes.len()));
+        }
+        self.parse()
+    }
+
+    fn put(&mut self, bytes: &[u8]) -> Result<(), NoMemory> {
         let mut rest = bytes;
         if !self.has_tail()
             && let Some(large) = &mut self.large
         {
-            rest = bytes.get(large.give(bytes)..).unwrap_or_default();
+            rest = bytes.get(large.give(bytes)?..).unwrap_or_default();
         }
-        self.store.extend_from_slice(rest);
-        self.parse()
+        self.store.reserve(rest.len())?;
+        self.store.append(rest);
+        Ok(())
     }
 
     /// Where the next bytes belong, if that is known: at most so many may be appended there, and then
     /// `placed` must hear of them.
     pub fn place(&mut self) -> Option<(&mut Vec<u8>, usize)> {
         let is_known = self.fault.is_none() && !self.has_tail();
-        self.large.as_mut().filter(|_| is_known)?.place()
+        let large = self.large.as_mut().filter(|_| is_known)?;
+        if let Err(no_memory) = large.prepare() {
+            self.fault = Some(no_memory.fault(large.coming().map_or(0, |coming| coming.length)));
+            return None;
+        }
+        large.place()
     }
 
     /// So many bytes came, and lie in their place.
@@ -189,7 +204,14 @@ impl Inbox {
         let (mut arrival, mut at) = (Arrival::default(), self.parsed());
         while self.fault.is_none() && !self.is_full() {
             if let Some(large) = &mut self.large {
-                at += large.give(self.store.get(at..).unwrap_or_default());
+                match large.give(self.store.get(at..).unwrap_or_default()) {
+                    Ok(given) => at += given,
+                    Err(no_memory) => {
+                        let length = large.coming().map_or(0, |coming| coming.length);
+                        self.fault = Some(no_memory.fault(length));
+                        break;
+                    }
+                }
                 if let Some(length) = large.is_complete() {
                     arrival.messages += 1;
                     at = self.complete(at, length);
@@ -357,13 +379,22 @@ impl Inbox {
 
     /// Gives back memory that an idle connection does not need.
     pub fn trim(&mut self) {
-        if self.store.is_empty() && self.store.capacity() > 0 {
-            self.store = BytesMut::new();
-        }
-        self.large.take_if(|large| large.is_empty());
+        self.store.trim();
+        self.large.take_if(|large| large.trim());
         if let Some(session) = self.session.as_mut().filter(|session| session.heard.is_empty()) {
             session.heard = VecDeque::new();
         }
+    }
+
+    /// How much memory its messages hold, and those that have left it.
+    pub fn memory(&self) -> usize {
+        self.store.memory() + self.large.as_ref().map_or(0, |large| large.memory())
+    }
+
+    /// It holds memory that `trim` would give back.
+    pub fn is_spare(&self) -> bool {
+        let is_spare = self.store.memory() > SMALL && self.store.is_empty();
+        is_spare || self.large.as_ref().is_some_and(|large| large.is_spare())
     }
 
     pub fn fault(&self) -> Option<&Fault> {
@@ -533,6 +564,7 @@ fn length_in(header: [u8; HEADER]) -> usize {
 mod tests {
     use super::super::classic::{HARD_MAX_SIZE, encode_header};
     use super::super::events::Reason;
+    use super::super::memory::scarce;
     use super::super::wire::{Goodbye, Numbers};
     use super::*;
 
@@ -622,7 +654,7 @@ mod tests {
         let mut inbox = inbox(Policy::Fixed, 3);
         inbox.feed(&encode_header(HARD_MAX_SIZE));
         inbox.feed(&[1]);
-        assert!(inbox.store.capacity() < 1024);
+        assert!(inbox.store.memory() < 1024);
     }
 
     #[test]
@@ -805,6 +837,61 @@ mod tests {
         read_into_places(&mut classic, &[frame(b"a"), frame(&large), frame(&large), frame(b"b")].concat(), 7);
         assert!(classic.is_full() && classic.place().is_none());
         assert_eq!(take_all(&mut classic), [b"a".to_vec(), large.clone(), large, b"b".to_vec()]);
+    }
+
+    #[test]
+    fn what_finds_no_memory_ends_the_link_and_is_not_received() {
+        let large: Vec<u8> = (0..=255).cycle().take(300_000).collect();
+        let stream = [&frame(b"a")[..], &in_parts(&large, &[100_000, 290_000]), &frame(b"b")].concat();
+        let mut ack = Vec::new();
+        wire::encode_ack(Numbers::default(), &mut ack);
+        for step in [1000, 70_000, stream.len()] {
+            for (most, is_placed) in [(2, false), (1000, false), (80_000, true), (200_000, true), (200_000, false)] {
+                let mut inbox = Inbox::new(buffer(Policy::Fixed, 9), HARD_MAX_SIZE, Protocol::Native);
+                inbox.begin_session(1 << 30);
+                inbox.feed(&ack);
+                scarce::at_most(most, || {
+                    for bytes in stream.chunks(step) {
+                        if is_placed {
+                            read_into_places(&mut inbox, bytes, 500);
+                        } else {
+                            inbox.feed(bytes);
+                        }
+                    }
+                });
+                assert_eq!(inbox.fault().map(|fault| fault.reason), Some(Reason::NoMemory), "{step} {most}");
+                let received = inbox.received();
+                assert_eq!(
+                    u64::try_from(inbox.waiting()).unwrap(),
+                    received,
+                    "{step} {most}: all that is whole, no more"
+                );
+                // The peer says it all again from what was received.
+                inbox.cut();
+                inbox.resume_session(1 << 30);
+                inbox.feed(&ack);
+                let already = if received == 0 { 0 } else { 5 };
+                inbox.feed(&stream[already..]);
+                assert_eq!((inbox.fault(), inbox.received(), inbox.unfinished()), (None, 3, 0));
+                assert_eq!(take_all(&mut inbox), [b"a".to_vec(), large.clone(), b"b".to_vec()]);
+            }
+        }
+    }
+
+    #[test]
+    fn what_was_taken_leaves_no_memory_behind_even_beside_what_waits() {
+        let large = vec![7; 300_000];
+        let mut inbox = inbox(Policy::Fixed, 10_000);
+        read_into_places(&mut inbox, &[numbered(0..5000), frame(&large), frame(&large)].concat(), 60_000);
+        while inbox.waiting() > 1 {
+            inbox.pop();
+        }
+        assert!(inbox.is_spare() && inbox.memory() > 640_000);
+        inbox.trim();
+        assert!(!inbox.is_spare() && inbox.memory() < 320_000, "{}", inbox.memory());
+        assert_eq!(take_all(&mut inbox), [large]);
+        inbox.trim();
+        assert_eq!(inbox.memory(), 0);
     }
 
     #[test]

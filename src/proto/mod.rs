@@ -16,6 +16,7 @@ pub mod halves;
 pub mod hello;
 pub mod inbox;
 pub mod liveness;
+pub mod memory;
 pub mod options;
 pub mod outbox;
 pub mod receipts;

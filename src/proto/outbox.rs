@@ -16,12 +16,15 @@
 //! 5. `what_was_begun_and_not_confirmed_is_lost_with_its_session`, and counted, if it is not to be redelivered.
 //! 6. `a_resume_goes_on_at_what_the_peer_has_received`
 //! 7. `what_is_redelivered_goes_first_in_order_and_stands_outside_the_limits`
+//! 8. `a_message_that_finds_no_memory_changes_nothing`
+//! 9. `what_is_confirmed_leaves_no_memory_behind`
 
 use super::classic::HEADER;
 use super::cost;
 use super::events::Fault;
 use super::frames::{Frame, Zones, frame_at};
 use super::hello::Agreement;
+use super::memory::NoMemory;
 use super::options::{Buffer, OnNewSession, Policy, Protocol};
 use super::receipts::{Goal, Receipts, Ticket};
 use super::session::Outgoing;
@@ -75,6 +78,8 @@ pub enum Push {
     Refused,
     /// A fixed buffer is full; nothing happened.
     Full,
+    /// There is no memory for it; nothing happened.
+    NoMemory,
 }
 
 impl Outbox {
@@ -149,16 +154,21 @@ impl Outbox {
 
     /// Appends a message.
     pub fn push(&mut self, payload: &[u8]) -> Push {
-        if !self.has_room() {
-            match self.limits.policy {
-                Policy::Fixed => return Push::Full,
-                Policy::Dropping => {
-                    self.accepted += 1;
-                    self.dropped += 1;
-                    return Push::Refused;
-                }
-                Policy::Sliding => self.slide(),
+        let has_room = self.has_room();
+        match self.limits.policy {
+            Policy::Fixed if !has_room => return Push::Full,
+            Policy::Dropping if !has_room => {
+                self.accepted += 1;
+                self.dropped += 1;
+                return Push::Refused;
             }
+            _ => {}
+        }
+        if self.reserve(payload.len()).is_err() {
+            return Push::NoMemory;
+        }
+        if !has_room {
+            self.slide();
         }
         self.accepted += 1;
         self.entered += 1;
@@ -170,6 +180,15 @@ impl Outbox {
             self.zones.append(payload);
         }
         Push::Accepted
+    }
+
+    /// Makes room for a message of `length` bytes, whatever the limits say.
+    ///
+    /// # Errors
+    /// Nothing has changed then.
+    #[inline]
+    pub fn reserve(&mut self, length: usize) -> Result<(), NoMemory> {
+        self.zones.reserve(length, self.is_large(length).then_some(self.part))
     }
 
     /// A receipt of the message that entered last and was not refused.
@@ -204,7 +223,8 @@ impl Outbox {
         self.protocol == Protocol::Native && length > self.part
     }
 
-    /// A message that went past the queue: the kernel took `written` bytes of its frame, at least one.
+    /// A message that went past the queue, for which there is room: the kernel took `written` bytes of its frame, at
+    /// least one.
     pub fn passed(&mut self, payload: &[u8], written: usize) {
         debug_assert!(self.is_empty(), "a message may only pass an empty outbox");
         self.last = self.zones.begun().len();
@@ -475,6 +495,25 @@ impl Outbox {
         self.receipts.trim();
     }
 
+    /// Nothing will be written any more: what lies here is counted, and its bytes are let go. What is half written
+    /// stays, for it is not flushed.
+    pub fn give_up(&mut self) {
+        if self.begun_written == self.border {
+            self.zones = Zones::default();
+            (self.begun_written, self.border, self.last) = (0, 0, 0);
+        }
+    }
+
+    /// How much memory its messages hold, and those that have left it.
+    pub fn memory(&self) -> usize {
+        self.zones.memory()
+    }
+
+    /// It holds memory for no message at all.
+    pub fn is_spare(&self) -> bool {
+        self.zones.is_spare()
+    }
+
     fn waiting_count(&self) -> u64 {
         u64::try_from(self.count).unwrap_or(u64::MAX)
     }
@@ -518,9 +557,76 @@ impl Outbox {
 mod tests {
     use super::*;
     use crate::proto::classic::encode_header;
+    use crate::proto::memory::scarce;
 
     fn outbox(policy: Policy, count: usize) -> Outbox {
         Outbox::new(Buffer { policy, count, max_bytes: 1 << 30 }, Protocol::Classic)
+    }
+
+    #[test]
+    fn a_message_that_finds_no_memory_changes_nothing() {
+        for protocol in [Protocol::Classic, Protocol::Native] {
+            for policy in [Policy::Fixed, Policy::Dropping, Policy::Sliding] {
+                let mut outbox = Outbox::new(Buffer { policy, count: 2, max_bytes: 1 << 30 }, protocol);
+                outbox.begin_session(&agreement(1 << 30), OnNewSession::Redeliver);
+                outbox.push(b"one");
+                if policy == Policy::Sliding {
+                    outbox.push(b"two");
+                }
+                let before = format!("{outbox:?}");
+                for length in [100, 300_000] {
+                    assert_eq!(scarce::at_most(99, || outbox.push(&vec![7; length])), Push::NoMemory);
+                    assert!(scarce::at_most(99, || outbox.reserve(length)).is_err());
+                    assert_eq!(format!("{outbox:?}"), before, "{policy:?} {length}");
+                }
+                assert_eq!(outbox.push(&[7; 300_000]), Push::Accepted, "later there is some");
+            }
+        }
+        let mut full = outbox(Policy::Dropping, 1);
+        full.push(b"one");
+        assert_eq!(scarce::at_most(9, || full.push(&[7; 99])), Push::Refused, "what is refused needs none");
+    }
+
+    #[test]
+    fn what_is_confirmed_leaves_no_memory_behind() {
+        for length in [65_536, 1 << 20] {
+            let mut outbox = outbox_on_ours();
+            outbox.push(&vec![7; length]);
+            outbox.push(b"behind");
+            outbox.wrote(outbox.unsent_bytes());
+            assert!(outbox.memory() > length && !outbox.is_spare());
+            outbox.confirm(1, 1 << 30).unwrap();
+            outbox.trim();
+            assert!(outbox.memory() < 100, "{} beside what is not confirmed", outbox.memory());
+            outbox.push(&vec![7; length]);
+            outbox.wrote(outbox.unsent_bytes());
+            outbox.confirm(3, 1 << 30).unwrap();
+            assert!(outbox.is_spare());
+            outbox.trim();
+            assert_eq!((outbox.memory(), outbox.is_spare()), (0, false));
+        }
+    }
+
+    #[test]
+    fn an_end_keeps_the_count_and_not_the_bytes() {
+        let mut outbox = outbox_on_ours();
+        for _ in 0..3 {
+            outbox.push(&[7; 65_536]);
+        }
+        outbox.wrote(100_000);
+        outbox.rewind();
+        let counts = |outbox: &Outbox| (outbox.unconfirmed(), outbox.queued(), outbox.entered(), outbox.gone());
+        let before = counts(&outbox);
+        outbox.give_up();
+        assert_eq!((counts(&outbox), outbox.memory()), (before, 0));
+        assert!(outbox.rest().is_empty() && outbox.is_empty());
+    }
+
+    fn outbox_on_ours() -> Outbox {
+        let limits = Buffer { policy: Policy::Fixed, count: 9, max_bytes: 1 << 30 };
+        let mut outbox = Outbox::new(limits, Protocol::Native);
+        outbox.begin_session(&agreement(1 << 30), OnNewSession::Redeliver);
+        outbox
     }
 
     fn agreement(credit: u64) -> Agreement {

@@ -11,6 +11,7 @@ use super::cost;
 use super::events::{Fault, Reason};
 use super::hello::Agreement;
 use super::liveness::{Speaking, Stall};
+use super::memory::NoMemory;
 use super::options::{OnNewSession, Options, Protocol};
 use super::outbox::{Carried, Outbox, Push};
 use super::receipts::{Goal, Outcome, Ticket};
@@ -163,6 +164,15 @@ impl Sender {
         self.outbox.push(payload)
     }
 
+    /// Makes room for a message of `length` bytes: one that passes the queue is kept behind the write.
+    ///
+    /// # Errors
+    /// Nothing has changed then.
+    #[inline]
+    pub fn reserve(&mut self, length: usize) -> Result<(), NoMemory> {
+        self.outbox.reserve(length)
+    }
+
     /// Whether a message of this length may go to the kernel past the queue, behind `front`.
     pub fn may_pass(&self, length: usize) -> bool {
         let is_quiet = self.control.rest().is_empty() && !self.control.is_bound_to_messages();
@@ -180,7 +190,8 @@ impl Sender {
         self.control.in_front()
     }
 
-    /// A message went past the empty queue; the kernel took `written` bytes of the front and its frame.
+    /// A message for which there is room went past the empty queue; the kernel took `written` bytes of the front and
+    /// its frame.
     pub fn passed(&mut self, payload: &[u8], written: usize, now: Moment) {
         let front = self.control.in_front().len();
         if front > 0 {
@@ -430,9 +441,30 @@ impl Sender {
         self.speaking.deadline()
     }
 
+    /// Gives back memory that an idle connection does not need.
     pub fn trim(&mut self) {
         self.outbox.trim();
         self.control.trim();
+    }
+
+    /// The handle has ended: what it holds is counted, and its bytes are let go.
+    pub fn give_up(&mut self) {
+        self.outbox.give_up();
+    }
+
+    /// How much memory its messages hold, and those that have left it.
+    pub fn memory(&self) -> usize {
+        self.outbox.memory()
+    }
+
+    /// It holds memory that `trim` would give back.
+    pub fn is_spare(&self) -> bool {
+        self.outbox.is_spare()
+    }
+
+    /// Moves with each message that comes and that is done with.
+    pub fn activity(&self) -> u64 {
+        self.outbox.accepted().wrapping_add(self.outbox.confirmed())
     }
 
     pub fn account(&self, stats: &mut Stats) {

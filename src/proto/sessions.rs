@@ -130,7 +130,8 @@ impl<T: Clone> Sessions<T> {
 
     /// A session exists: the first frame behind its greeting has come.
     pub fn enter(&mut self, known: Known, link: u32, holder: T) {
-        if !self.holding.session_timeout.is_zero() {
+        // Without memory for it, it lasts as long as its link.
+        if !self.holding.session_timeout.is_zero() && self.entries.try_reserve(1).is_ok() {
             self.entries.insert(known.session, Entry { token: known.token, link, holder, absent: None });
         }
     }
@@ -196,6 +197,9 @@ impl<T: Clone> Sessions<T> {
     }
 
     fn bury(&mut self, session: Secret, tombstone: Tombstone, now: Moment) {
+        if self.tombstones.try_reserve(1).is_err() || self.graves.try_reserve(1).is_err() {
+            return;
+        }
         self.tombstones.insert(session, tombstone);
         self.graves.push_back((now, session));
         while self.graves.len() > self.holding.max_sessions {

@@ -3,13 +3,14 @@
 use std::mem::MaybeUninit;
 use std::time::Duration;
 
-use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::exceptions::{PyMemoryError, PyTypeError, PyValueError};
 use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyBytes, PyFloat, PyInt, PyString};
+use pyo3::types::{PyBool, PyBytes, PyFloat, PyInt, PyList, PyString};
 
 use super::events::error_class;
 use crate::link::link::Link;
+use crate::proto::memory;
 use crate::proto::options::{Invalid, Protocol};
 use crate::proto::receipts::Goal;
 
@@ -57,11 +58,37 @@ impl<'py> Payload<'py> {
     }
 
     /// The content as it is now, for a call that has to wait.
-    pub fn keep(self) -> Kept {
+    ///
+    /// # Errors
+    /// `MemoryError` when there is none for a copy.
+    pub fn keep(self) -> PyResult<Kept> {
         match self {
-            Self::Bytes(bytes) => Kept::Bytes(bytes.unbind()),
-            Self::Buffer(view) => Kept::Copy(view.as_slice().to_vec()),
+            Self::Bytes(bytes) => Ok(Kept::Bytes(bytes.unbind())),
+            Self::Buffer(view) => {
+                let data = view.as_slice();
+                memory::copy(data).map(Kept::Copy).map_err(|_| no_memory(data.len()))
+            }
         }
+    }
+}
+
+/// There is no memory for a message of this length; it stays where it was.
+pub fn no_memory(length: usize) -> PyErr {
+    PyMemoryError::new_err(format!("no memory for a message of {length} bytes"))
+}
+
+/// A `bytes` object; None where there is no memory for one. Nothing of Python's runs meanwhile.
+pub fn try_bytes<'py>(py: Python<'py>, data: &[u8]) -> Option<Bound<'py, PyBytes>> {
+    let length = ffi::Py_ssize_t::try_from(data.len()).ok()?;
+    // SAFETY: attached; `data` has so many bytes, and on success the result is a new reference to a `bytes`.
+    unsafe {
+        let bytes = ffi::PyBytes_FromStringAndSize(data.as_ptr().cast(), length);
+        if bytes.is_null() {
+            // The error is raised anew, with words, where no lock is held.
+            ffi::PyErr_Clear();
+            return None;
+        }
+        Some(Bound::from_owned_ptr(py, bytes).cast_into_unchecked())
     }
 }
 
@@ -77,6 +104,27 @@ impl Kept {
             Self::Bytes(bytes) => bytes.as_bytes(py),
             Self::Copy(copy) => copy,
         }
+    }
+}
+
+/// An empty list.
+///
+/// # Errors
+/// `MemoryError`.
+pub fn try_list(py: Python<'_>) -> PyResult<Bound<'_, PyList>> {
+    // SAFETY: attached; on success the result is a new reference to a list.
+    unsafe { Ok(Bound::from_owned_ptr_or_err(py, ffi::PyList_New(0))?.cast_into_unchecked()) }
+}
+
+/// Appends to a list that nobody else knows; false where there is no memory for that. As `try_bytes`.
+pub fn try_append(list: &Bound<'_, PyList>, item: &Bound<'_, PyAny>) -> bool {
+    // SAFETY: attached; both are alive, and the call takes a reference of its own.
+    unsafe {
+        let is_there = ffi::PyList_Append(list.as_ptr(), item.as_ptr()) == 0;
+        if !is_there {
+            ffi::PyErr_Clear();
+        }
+        is_there
     }
 }
 

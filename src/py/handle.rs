@@ -94,6 +94,7 @@ impl Connection {
     ///
     /// Raises:
     ///     BufferEmpty: nothing is there.
+    ///     MemoryError: there is none for the message, which stays for a later call.
     fn recv_nowait(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
         let empty = || events::error_class(py, "BufferEmpty", "nothing is there to receive");
         recv(py, self.link()?)?.ok_or_else(empty)
@@ -112,6 +113,7 @@ impl Connection {
     ///     BufferFull: a fixed write buffer is full.
     ///     MessageTooLarge: `data` is above the peer's `max_size`; before the first greeting, and on `net.async`,
     ///         above our own.
+    ///     MemoryError: there is none for it; it was not accepted.
     ///     ValueError: `data` is not C-contiguous, or is empty on `net.async`.
     ///     ClosedError: the connection has ended.
     fn send_nowait(&self, data: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
@@ -206,7 +208,7 @@ impl TaskConnection {
             spend();
             return Ok(sent);
         }
-        let waiting = Await::new(Operation::Send(Arc::clone(link), payload.keep()));
+        let waiting = Await::new(Operation::Send(Arc::clone(link), payload.keep()?));
         Ok(Py::new(py, waiting)?.into_any())
     }
 
@@ -237,7 +239,7 @@ impl TaskConnection {
     fn _wait_confirmed(slf: &Bound<'_, Self>, data: &Bound<'_, PyAny>, confirm: &Bound<'_, PyAny>) -> PyResult<Await> {
         let link = slf.as_super().get().link()?;
         let goal = goal(confirm, link)?;
-        let payload = Payload::new(data, link)?.keep();
+        let payload = Payload::new(data, link)?.keep()?;
         Ok(Await::new(Operation::confirm(Arc::clone(link), payload, goal)))
     }
 
@@ -270,6 +272,7 @@ impl ThreadConnection {
     /// Raises:
     ///     TimeoutError: nothing came in time; nothing is lost. Ctrl-C interrupts within 100 ms, and
     ///         loses nothing while waiting.
+    ///     MemoryError: there is none for the message, which stays for a later call.
     #[pyo3(signature = (timeout = None))]
     fn recv(slf: &Bound<'_, Self>, timeout: Option<&Bound<'_, PyAny>>) -> PyResult<Py<PyAny>> {
         let link = slf.as_super().get().link()?;
@@ -287,6 +290,7 @@ impl ThreadConnection {
     ///
     /// Raises:
     ///     TimeoutError: nothing came in time; nothing is lost, by Ctrl-C neither.
+    ///     MemoryError: there is none for the first message, which stays for a later call.
     #[pyo3(signature = (limit, timeout = None))]
     fn recv_many(
         slf: &Bound<'_, Self>,
@@ -315,6 +319,7 @@ impl ThreadConnection {
     ///         it says nothing about the message once that was accepted: it is still delivered.
     ///     MessageTooLarge: `data` is above the peer's `max_size`; before the first greeting, and on `net.async`,
     ///         above our own.
+    ///     MemoryError: there is none for it; it was not accepted.
     ///     ValueError: `data` is not C-contiguous, or is empty on `net.async`.
     ///     ClosedError: the connection has ended.
     #[pyo3(signature = (data, timeout = None, *, confirm = None))]
@@ -329,7 +334,7 @@ impl ThreadConnection {
         let limit = self::timeout(timeout)?;
         let payload = Payload::new(data, link)?;
         if let Some(goal) = goal {
-            return run(slf.py(), &mut Operation::confirm(Arc::clone(link), payload.keep(), goal), limit);
+            return run(slf.py(), &mut Operation::confirm(Arc::clone(link), payload.keep()?, goal), limit);
         }
         let sent = match &payload {
             Payload::Bytes(bytes) if bytes.as_bytes().len() >= LARGE => send_large(slf.py(), link, bytes)?,
@@ -337,7 +342,7 @@ impl ThreadConnection {
         };
         match sent {
             Some(sent) => Ok(sent),
-            None => run(slf.py(), &mut Operation::Send(Arc::clone(link), payload.keep()), limit),
+            None => run(slf.py(), &mut Operation::Send(Arc::clone(link), payload.keep()?), limit),
         }
     }
 
@@ -487,7 +492,7 @@ fn wait_for(
 fn send_large(py: Python<'_>, link: &Arc<Link>, bytes: &Bound<'_, PyBytes>) -> PyResult<Option<Py<PyAny>>> {
     let payload = bytes.as_bytes();
     let (sent, then) = py.detach(|| link.try_send(payload, From::Thread));
-    operation::sent(py, link, sent, then, From::Thread)
+    operation::sent(py, link, sent, then, From::Thread, payload.len())
 }
 
 fn check_limit(limit: &Bound<'_, PyAny>) -> PyResult<usize> {

@@ -10,7 +10,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyIterator, PySequence};
 
 use super::bridge::Bridge;
-use super::convert::{Kept, Payload};
+use super::convert::{Kept, Payload, no_memory};
 use super::events;
 use super::face::{Face, face};
 use super::forked::own;
@@ -78,7 +78,7 @@ impl Confirm {
     fn poll(&mut self, py: Python<'_>, from: From) -> PyResult<Option<Py<PyAny>>> {
         if let Stage::Sending(payload) = &self.stage {
             let (sent, then, ticket) = self.link.try_send_wanting(payload.as_slice(py), self.goal);
-            let sent = self::sent(py, &self.link, sent, then, from)?;
+            let sent = self::sent(py, &self.link, sent, then, from, payload.as_slice(py).len())?;
             let Some(ticket) = ticket else { return Ok(sent) };
             self.stage = Stage::Waiting(ticket);
         }
@@ -358,13 +358,14 @@ impl SendMany {
                 Some(kept) => kept,
                 None => match self.source.bind(py).clone().next() {
                     None => return Ok(Poll::Ready(self.accepted.into_py_any(py)?)),
-                    Some(data) => Payload::new(&data?, &self.link)?.keep(),
+                    Some(data) => Payload::new(&data?, &self.link)?.keep()?,
                 },
             };
             match self.hand_over(kept.as_slice(py), py)? {
                 Sent::Accepted => self.accepted += 1,
                 Sent::Refused => {}
                 Sent::Ended => return Err(events::closed_error(py)),
+                Sent::NoMemory => return Err(no_memory(kept.as_slice(py).len())),
                 Sent::Full => {
                     self.next = Some(kept);
                     return Ok(Poll::Pending);
@@ -392,17 +393,25 @@ impl SendMany {
 /// True or False once the message was accepted or refused; None while the buffer is full.
 pub fn send(py: Python<'_>, link: &Arc<Link>, payload: &[u8], from: From) -> PyResult<Option<Py<PyAny>>> {
     let (sent, then) = link.try_send(payload, from);
-    self::sent(py, link, sent, then, from)
+    self::sent(py, link, sent, then, from, payload.len())
 }
 
 /// Sees to the rest of a `try_send`, and says what the caller is told.
-pub fn sent(py: Python<'_>, link: &Arc<Link>, sent: Sent, then: Then, from: From) -> PyResult<Option<Py<PyAny>>> {
+pub fn sent(
+    py: Python<'_>,
+    link: &Arc<Link>,
+    sent: Sent,
+    then: Then,
+    from: From,
+    length: usize,
+) -> PyResult<Option<Py<PyAny>>> {
     see_to(py, link, then, from)?;
     match sent {
         Sent::Accepted => Ok(Some(true.into_py_any(py)?)),
         Sent::Refused => Ok(Some(false.into_py_any(py)?)),
         Sent::Full => Ok(None),
         Sent::Ended => Err(events::closed_error(py)),
+        Sent::NoMemory => Err(no_memory(length)),
     }
 }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList};
 
+use super::convert::{no_memory, try_append, try_bytes, try_list};
 use super::events;
 use super::operation::Poll;
 use super::park::{Blocking, is_only_thread};
@@ -23,11 +24,17 @@ enum Taken {
     Event(Event),
 }
 
+/// A message of this length found no memory, and stays.
+struct Unfit(usize);
+
 impl Taken {
-    fn new(py: Python<'_>, front: Front<'_>) -> Self {
+    fn new(py: Python<'_>, front: Front<'_>) -> Result<Self, Unfit> {
         match front {
-            Front::Message(message) => Self::Message(PyBytes::new(py, message).unbind()),
-            Front::Event(event) => Self::Event(event.clone()),
+            Front::Message(message) => {
+                let bytes = try_bytes(py, message).ok_or(Unfit(message.len()))?;
+                Ok(Self::Message(bytes.unbind()))
+            }
+            Front::Event(event) => Ok(Self::Event(event.clone())),
         }
     }
 
@@ -51,24 +58,63 @@ pub fn recv_many(py: Python<'_>, link: &Link, limit: usize) -> PyResult<Option<P
 
 fn recv_from(py: Python<'_>, link: &Link, rx: MutexGuard<'_, Rx>) -> PyResult<Option<Py<PyAny>>> {
     let mut taken = None;
-    let Ok(_) = link.take_from(rx, 1, |front| {
-        taken = Some(Taken::new(py, front));
-        Ok::<_, Infallible>(())
+    let outcome = link.take_from(rx, 1, |front| {
+        taken = Some(Taken::new(py, front)?);
+        Ok(())
     });
+    outcome.map_err(|Unfit(length)| no_memory(length))?;
     taken.map(|taken| taken.into_item(py)).transpose()
 }
 
 fn recv_many_from(py: Python<'_>, link: &Link, rx: MutexGuard<'_, Rx>, limit: usize) -> PyResult<Option<Py<PyAny>>> {
-    let mut taken = Vec::new();
-    let Ok(_) = link.take_from(rx, limit, |front| {
-        taken.push(Taken::new(py, front));
-        Ok::<_, Infallible>(())
-    });
-    if taken.is_empty() {
+    if rx.receiver.ready() == 0 {
+        let Ok(_) = link.take_from(rx, limit, |_| Ok::<_, Infallible>(()));
         return Ok(None);
     }
-    let items: PyResult<Vec<_>> = taken.into_iter().map(|taken| taken.into_item(py)).collect();
-    Ok(Some(PyList::new(py, items?)?.into_any().unbind()))
+    drop(rx);
+    let mut batch = Batch::new(py)?;
+    match link.take(limit, |front| batch.add(Taken::new(py, front)?)) {
+        Err(Unfit(length)) if batch.list.is_empty() => Err(no_memory(length)),
+        // Those before one that finds no memory are taken; the next call says so.
+        Ok(_) | Err(_) => batch.into_item(py),
+    }
+}
+
+/// What a `recv_many` takes. It lies in the list at once: afterwards there might be no memory for one.
+struct Batch<'py> {
+    list: Bound<'py, PyList>,
+    /// With their places in the list.
+    events: Vec<(usize, Event)>,
+}
+
+impl<'py> Batch<'py> {
+    fn new(py: Python<'py>) -> PyResult<Self> {
+        Ok(Self { list: try_list(py)?, events: Vec::new() })
+    }
+
+    fn add(&mut self, taken: Taken) -> Result<(), Unfit> {
+        let (py, place) = (self.list.py(), self.list.len());
+        match taken {
+            Taken::Message(bytes) => {
+                let bytes = bytes.into_bound(py);
+                if try_append(&self.list, &bytes) { Ok(()) } else { Err(Unfit(bytes.as_bytes().len())) }
+            }
+            Taken::Event(event) => {
+                if !try_append(&self.list, &py.None().into_bound(py)) {
+                    return Err(Unfit(0));
+                }
+                self.events.push((place, event));
+                Ok(())
+            }
+        }
+    }
+
+    fn into_item(self, py: Python<'py>) -> PyResult<Option<Py<PyAny>>> {
+        for (place, event) in self.events {
+            self.list.set_item(place, events::event(py, &event)?)?;
+        }
+        Ok((!self.list.is_empty()).then(|| self.list.into_any().unbind()))
+    }
 }
 
 /// A thread's `recv`, or `recv_many` with a limit. Shorter than an `Operation`: nothing is shared before it sleeps.

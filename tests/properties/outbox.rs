@@ -60,6 +60,7 @@ proptest! {
                     accepted += u64::from(push != Push::Full);
                     match push {
                         Push::Full => {}
+                        Push::NoMemory => panic!("there is memory"),
                         Push::Refused => model.dropped += 1,
                         Push::Accepted => {
                             while outbox.dropped() > model.dropped {

@@ -212,7 +212,7 @@ pub async fn send(of: &Loop, link: &Arc<Link>, payload: &[u8]) -> bool {
                 waiting.waiter = None;
                 return true;
             }
-            Sent::Ended => return false,
+            Sent::Ended | Sent::NoMemory => return false,
             Sent::Full => waiting.give_up(),
         }
         let waiter = of.waiter();

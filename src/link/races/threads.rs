@@ -36,7 +36,7 @@ pub fn send(link: &Link, park: &Arc<Park>, limit: Option<Duration>, payload: &[u
         }
         match sent {
             Sent::Accepted | Sent::Refused => return true,
-            Sent::Ended => return false,
+            Sent::Ended | Sent::NoMemory => return false,
             Sent::Full => {}
         }
         if link.wait_room(&waker) {

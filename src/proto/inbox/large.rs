@@ -7,6 +7,8 @@
 
 use std::collections::VecDeque;
 
+use super::super::memory::{NoMemory, reserve_exact};
+
 /// At least so much may be read into a place, however little has come of the message yet.
 const FIRST: usize = 64 * 1024;
 /// At most so much at once, so that a firehose cannot hold a loop.
@@ -67,21 +69,32 @@ impl Large {
     }
 
     /// Takes what belongs to the piece; returns how many bytes that were.
+    ///
+    /// # Errors
+    /// Nothing was taken then.
     #[inline]
-    pub fn give(&mut self, bytes: &[u8]) -> usize {
-        let Some(coming) = &mut self.coming else { return 0 };
+    pub fn give(&mut self, bytes: &[u8]) -> Result<usize, NoMemory> {
+        let Some(coming) = &mut self.coming else { return Ok(0) };
         let ours = bytes.get(..coming.owed).unwrap_or(bytes);
-        coming.make_room(ours.len());
+        coming.make_room(ours.len())?;
         coming.body.extend_from_slice(ours);
         coming.owed -= ours.len();
-        ours.len()
+        Ok(ours.len())
     }
 
-    /// Bytes of the piece may be appended there, at most so many; then `placed` must hear of them.
+    /// Makes room for what `place` will promise.
+    ///
+    /// # Errors
+    /// Nothing has changed then.
+    pub fn prepare(&mut self) -> Result<(), NoMemory> {
+        self.coming.as_mut().map_or(Ok(()), |coming| coming.make_room(coming.promised()))
+    }
+
+    /// Bytes of the piece may be appended there, at most so many; then `placed` must hear of them. `prepare` has
+    /// made room.
     pub fn place(&mut self) -> Option<(&mut Vec<u8>, usize)> {
         let coming = self.coming.as_mut().filter(|coming| coming.owed > 0)?;
-        let most = coming.owed.min(coming.body.len().max(FIRST)).min(MOST);
-        coming.make_room(most);
+        let most = coming.promised();
         Some((&mut coming.body, most))
     }
 
@@ -139,9 +152,21 @@ impl Large {
         }
     }
 
-    /// Nothing waits and nothing is coming: its memory can be given back.
-    pub fn is_empty(&self) -> bool {
+    /// Gives back what nobody waits for; whether nothing is left.
+    pub fn trim(&mut self) -> bool {
+        self.spare = Vec::new();
         self.whole.is_empty() && self.coming.is_none()
+    }
+
+    /// How much memory it holds.
+    pub fn memory(&self) -> usize {
+        let whole: usize = self.whole.iter().map(Vec::capacity).sum();
+        whole + self.coming.as_ref().map_or(0, |coming| coming.body.capacity()) + self.spare.capacity()
+    }
+
+    /// It holds memory of which nobody waits for anything.
+    pub fn is_spare(&self) -> bool {
+        self.spare.capacity() > 0
     }
 
     /// Beside what waits never more than one message's memory is held, coming and spare together.
@@ -155,13 +180,19 @@ impl Large {
 }
 
 impl Assembly {
+    /// How many bytes may be read into the place at once.
+    fn promised(&self) -> usize {
+        self.owed.min(self.body.len().max(FIRST)).min(MOST)
+    }
+
     /// Memory grows with what has come, and never beyond the message.
-    fn make_room(&mut self, bytes: usize) {
-        let needed = self.body.len() + bytes;
-        if needed > self.body.capacity() {
-            let wanted = needed.max(2 * self.body.len()).min(self.length).max(needed);
-            self.body.reserve_exact(wanted - self.body.len());
+    fn make_room(&mut self, bytes: usize) -> Result<(), NoMemory> {
+        let (length, needed) = (self.body.len(), self.body.len() + bytes);
+        if needed <= self.body.capacity() {
+            return Ok(());
         }
+        let wanted = needed.max(2 * length).min(self.length).max(needed);
+        reserve_exact(&mut self.body, wanted - length).or_else(|_| reserve_exact(&mut self.body, bytes))
     }
 }
 
@@ -171,6 +202,7 @@ mod tests {
 
     /// What a kernel does that has `bytes`.
     fn read_into(large: &mut Large, bytes: &[u8]) -> usize {
+        large.prepare().unwrap();
         let Some((body, most)) = large.place() else { return 0 };
         let length = bytes.len().min(most);
         assert!(body.capacity() - body.len() >= most, "a kernel writes beyond the end, and nowhere else");
@@ -191,7 +223,7 @@ mod tests {
             while large.is_owed() {
                 let end = payload.len().min(at + 30_000);
                 at += if turn % 2 == 0 {
-                    large.give(&payload[at..end])
+                    large.give(&payload[at..end]).unwrap()
                 } else {
                     read_into(&mut large, &payload[at..end])
                 };
@@ -212,6 +244,7 @@ mod tests {
         large.expect(100 << 20, true);
         let mut come = 0;
         while large.is_owed() {
+            large.prepare().unwrap();
             let (body, most) = large.place().unwrap();
             assert!(most <= MOST.min(come.max(FIRST)) && body.capacity() <= (2 * come).clamp(FIRST, 100 << 20));
             body.resize(come + most, 1);
@@ -228,7 +261,7 @@ mod tests {
             large.begin(length);
             let before = large.coming.as_ref().unwrap().body.capacity();
             large.expect(length, true);
-            large.give(&vec![1; length]);
+            large.give(&vec![1; length]).unwrap();
             large.complete(true);
             large.pop();
             before
@@ -244,16 +277,17 @@ mod tests {
         large.forget();
         large.begin(7);
         large.expect(7, true);
-        large.give(&[1; 7]);
+        large.give(&[1; 7]).unwrap();
         large.complete(false);
         assert_eq!(large.spare.capacity(), 7, "of one that nobody wants, too");
-        assert!(large.is_empty());
+        assert!(large.is_spare() && large.trim() && !large.is_spare());
         large.begin(7);
-        assert!(!large.is_empty());
+        assert!(!large.trim());
         large.expect(7, true);
-        large.give(&[1; 7]);
+        large.give(&[1; 7]).unwrap();
         large.complete(true);
-        assert!(!large.is_empty());
+        assert!(!large.trim(), "what waits stays");
+        assert_eq!(large.front(), Some(&[1; 7][..]));
     }
 
     #[test]

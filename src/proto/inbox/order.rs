@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 
 use super::super::classic::HEADER;
 use super::super::events::Fault;
+use super::super::memory::NoMemory;
 use super::super::options::Buffer;
 use super::super::session::Incoming;
 use super::super::wire::{self, Control, Goodbye, protocol};
@@ -100,6 +101,8 @@ impl Order {
             Control::Ask => self.incoming.ask(),
             _ => {}
         }
+        // A read can bring tens of thousands.
+        self.heard.try_reserve(1).map_err(|_| NoMemory.fault(body.len()))?;
         self.heard.push_back(control);
         Ok(())
     }
