@@ -18,7 +18,6 @@ use pyo3::types::{PyWeakrefMethods, PyWeakrefReference};
 use super::callback::{self, Callback, Task};
 use super::debugging::may_debug;
 use super::park::is_only_thread;
-use super::turn::Turn;
 use super::waiter::LoopWaiter;
 use crate::link::clock;
 use crate::link::driver::LoopDriver;
@@ -27,6 +26,7 @@ use crate::link::fork::Birth;
 use crate::link::link::Link;
 use crate::link::net::{Signal, Socket, sleeps};
 use crate::link::spin::{LOOKS_OF_A_TURN, Turns};
+use crate::link::turn::Turn;
 use crate::link::write::Then;
 use crate::proto::Moment;
 
@@ -332,7 +332,7 @@ impl Bridge {
 
     /// Does what lies there. From loop-level callbacks only: a task that runs could not be entered.
     pub(super) fn work(&self, py: Python<'_>) -> PyResult<()> {
-        let (mut resumed, turn) = (0, Turn::new());
+        let (mut resumed, turn) = (0, Turn::begin());
         // A task that was resumed may have forked: its child comes back here too.
         while self.is_here() {
             let next = self.errands.next(resumed < RESUMES && !turn.is_over());

@@ -20,7 +20,6 @@ pub mod park;
 pub mod receiving;
 pub mod runtime;
 pub mod select;
-mod turn;
 pub mod waiter;
 pub mod waiting;
 mod wakeup;

@@ -5,7 +5,8 @@
 use std::cell::Cell;
 use std::time::Duration;
 
-use crate::link::clock;
+use super::clock;
+use super::sync::thread_local;
 use crate::proto::Moment;
 
 /// Items since the last wait, after which it is over (at 128 this cost 13–18 %).
@@ -18,7 +19,7 @@ const TIMED: usize = 16;
 const FIRST: usize = 3;
 
 thread_local! {
-    static TURN: Turn = const { Turn::new() };
+    static TURN: Turn = const { Turn::begin() };
 }
 
 pub struct Turn {
@@ -30,7 +31,7 @@ pub struct Turn {
 }
 
 impl Turn {
-    pub const fn new() -> Self {
+    pub const fn begin() -> Self {
         Self { items: Cell::new(0), look: Cell::new(FIRST), begun: Cell::new(Moment::ZERO) }
     }
 
@@ -118,7 +119,7 @@ mod tests {
             (Duration::from_secs(1), 19, 16),
             (Duration::from_micros(100), 67, 64),
         ] {
-            let turn = Turn::new();
+            let turn = Turn::begin();
             assert_eq!(length(&turn, &mut now, work), first, "{work:?}");
             for _ in 0..3 {
                 turn.yielded(now);
@@ -131,7 +132,7 @@ mod tests {
 
     #[test]
     fn a_round_trip_pays_nothing_for_it() {
-        let turn = Turn::new();
+        let turn = Turn::begin();
         for _ in 0..3000 {
             turn.spend(1, NEVER);
             turn.spend(1, NEVER);
@@ -142,7 +143,7 @@ mod tests {
 
     #[test]
     fn many_items_at_once_count_as_many() {
-        let turn = Turn::new();
+        let turn = Turn::begin();
         turn.spend(ITEMS - 1, || Duration::ZERO);
         assert!(!turn.is_over());
         turn.spend(usize::MAX, || Duration::ZERO);
