@@ -10,10 +10,10 @@ use std::sync::{Arc, LazyLock, Weak};
 
 use crate::link::lock::Mutex;
 use pyo3::exceptions::PyRuntimeError;
-use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyWeakrefMethods, PyWeakrefReference};
+use pyo3::types::{PyBool, PyWeakrefMethods, PyWeakrefReference};
+use pyo3::{ffi, intern};
 
 use super::callback::{self, Callback, Task};
 use super::debugging::may_debug;
@@ -49,6 +49,7 @@ pub struct Bridge {
     id: usize,
     /// Weak: the loop owns the callbacks that own this.
     event_loop: Py<PyWeakrefReference>,
+    address: usize,
     /// The method of the loop's class: to look for it takes as long as the answer.
     get_debug: Py<PyAny>,
     /// Debug mode shows elsewhere before anything that the loop then calls: not so on uvloop, where asking is cheap.
@@ -142,11 +143,13 @@ impl Bridge {
         let class = event_loop.get_type();
         let is_uvloop = class.fully_qualified_name()?.to_string_lossy().starts_with("uvloop.");
         let get_debug = class.getattr(intern!(py, "get_debug"))?.unbind();
+        let address = event_loop.as_ptr() as usize;
         let event_loop = PyWeakrefReference::new(event_loop)?.unbind();
         let bridge = Arc::new_cyclic(|me| Self {
             birth: Birth::here(),
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             event_loop,
+            address,
             get_debug,
             tells_of_debugging: !is_uvloop,
             may_nest: !is_uvloop,
@@ -178,16 +181,21 @@ impl Bridge {
     }
 
     /// Whether a callback of this loop may enter a task itself. Not in debug mode: what is slow would be reported in
-    /// our name, and not in that of the task.
-    pub fn resumes_directly(&self, py: Python<'_>) -> PyResult<bool> {
+    /// our name, and not in that of the task. `future` is one that `waiter.rs` made for this loop.
+    pub fn resumes_directly(&self, future: &Bound<'_, PyAny>) -> PyResult<bool> {
+        let py = future.py();
         if !*RESUMES_DIRECTLY || self.is_nested.load(Ordering::Relaxed) {
             return Ok(false);
         }
         if self.tells_of_debugging && !may_debug(py)? {
             return Ok(true);
         }
-        let debugs = self.get_debug.bind(py).call1((self.event_loop(py)?,))?;
-        Ok(!debugs.is_truthy()?)
+        // SAFETY: attached; the address is that of the loop, which `future` keeps alive.
+        let debugs = unsafe {
+            let debugs = ffi::PyObject_CallOneArg(self.get_debug.as_ptr(), self.address as *mut ffi::PyObject);
+            Bound::from_owned_ptr_or_err(py, debugs)?
+        };
+        Ok(debugs.is(PyBool::new(py, false)) || !debugs.is_truthy()?)
     }
 
     /// Whether it can be run within a task of its own. uvloop's cannot; others are taught it (`nest_asyncio`).

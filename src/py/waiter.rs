@@ -72,7 +72,7 @@ impl LoopWaiter {
         let Some(future) = self.woken() else { return Ok(()) };
         let future = future.into_bound(py);
         match TaskWakeup::of(&future)? {
-            Some(wakeup) if self.bridge.resumes_directly(py)? => self.enter(future, &wakeup),
+            Some(wakeup) if self.bridge.resumes_directly(&future)? => self.enter(future, &wakeup),
             _ => complete(&future),
         }
     }
