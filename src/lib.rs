@@ -18,32 +18,35 @@ pub mod link;
 #[cfg(feature = "python")]
 pub mod py;
 
-/// The extension module; `netasync/__init__.py` is its only importer.
+/// The extension module; `netasync/__init__.py` is its only importer. A function and not a list of exports: those
+/// would be made before anything could be asked.
 #[cfg(feature = "python")]
 #[pyo3::pymodule(gil_used = true)]
-mod _native {
-    #[pymodule_export]
-    use crate::py::face::register;
-    #[pymodule_export]
-    use crate::py::forked::after_fork_in_child;
-    #[pymodule_export]
-    use crate::py::handle::{Connection, TaskConnection, ThreadConnection};
-    #[pymodule_export]
-    use crate::py::listening::{Listener, TaskListener, ThreadListener, register_listeners};
-    #[pymodule_export]
-    use crate::py::options::{Backoff, Buffer, connect, defaults, listen, reasons};
-    #[pymodule_export]
-    use crate::py::runtime::{Runtime, flush_at_exit};
-    #[pymodule_export]
-    use crate::py::select::{select, wait_select};
-    #[pymodule_export]
-    use crate::py::waiting::Await;
+fn _native(module: &pyo3::Bound<'_, pyo3::types::PyModule>) -> pyo3::PyResult<()> {
+    use pyo3::types::PyModuleMethods;
+    use pyo3::wrap_pyfunction;
 
-    #[pymodule_init]
-    fn init(module: &pyo3::Bound<'_, pyo3::types::PyModule>) -> pyo3::PyResult<()> {
-        use pyo3::types::PyModuleMethods;
-
-        crate::link::fork::listen().map_err(|error| crate::py::events::os_error(&error, ""))?;
-        module.add("__version__", env!("CARGO_PKG_VERSION"))
-    }
+    py::interpreter::check(module.py())?;
+    link::fork::listen().map_err(|error| py::events::os_error(&error, ""))?;
+    module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+    module.add_class::<py::handle::Connection>()?;
+    module.add_class::<py::handle::TaskConnection>()?;
+    module.add_class::<py::handle::ThreadConnection>()?;
+    module.add_class::<py::listening::Listener>()?;
+    module.add_class::<py::listening::TaskListener>()?;
+    module.add_class::<py::listening::ThreadListener>()?;
+    module.add_class::<py::options::Backoff>()?;
+    module.add_class::<py::options::Buffer>()?;
+    module.add_class::<py::runtime::Runtime>()?;
+    module.add_class::<py::waiting::Await>()?;
+    module.add_function(wrap_pyfunction!(py::face::register, module)?)?;
+    module.add_function(wrap_pyfunction!(py::forked::after_fork_in_child, module)?)?;
+    module.add_function(wrap_pyfunction!(py::listening::register_listeners, module)?)?;
+    module.add_function(wrap_pyfunction!(py::options::connect, module)?)?;
+    module.add_function(wrap_pyfunction!(py::options::defaults, module)?)?;
+    module.add_function(wrap_pyfunction!(py::options::listen, module)?)?;
+    module.add_function(wrap_pyfunction!(py::options::reasons, module)?)?;
+    module.add_function(wrap_pyfunction!(py::runtime::flush_at_exit, module)?)?;
+    module.add_function(wrap_pyfunction!(py::select::select, module)?)?;
+    module.add_function(wrap_pyfunction!(py::select::wait_select, module)?)
 }

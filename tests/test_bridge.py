@@ -527,6 +527,7 @@ SWITCHED = """
             await served.wait_closed()
 
     loop = Counting()
+    loop.set_debug(False)  # there, it is always off
     loop.run_until_complete(main(loop))
     loop.close()
 """

@@ -1,5 +1,7 @@
 """What is left of handles that are gone: nothing. And what shutting down does to those that are busy."""
 
+import importlib.util
+
 import pytest
 
 from support.counts import counts
@@ -305,4 +307,81 @@ def test_a_handle_dropped_as_an_exception_passes_lets_it_pass():
                     continue
                 raise AssertionError("it did not pass")
         assert told == [ResourceWarning] * 6, told
+    """)
+
+
+# Interpreters
+
+#: A sub-interpreter that shares everything with the main one, and what it is told.
+IN_TWO_INTERPRETERS = """
+    import sys
+    try:
+        import _interpreters as interpreters
+    except ImportError:
+        import _xxsubinterpreters as interpreters
+
+    IMPORT = '''if True:
+        try:
+            import netasync
+        except ImportError as refused:
+            assert "does not support loading in subinterpreters" in str(refused), refused
+        else:
+            raise AssertionError("it shares the classes of the main interpreter")
+    '''
+
+    def in_another(kind):
+        if kind == "isolated":
+            another = interpreters.create()
+        else:
+            try:
+                another = interpreters.create(isolated=False)
+            except TypeError:
+                another = interpreters.create("legacy")
+        problem = interpreters.run_string(another, IMPORT)
+        assert problem is None, problem
+        interpreters.destroy(another)
+
+    def in_main():
+        import netasync, netasync.blocking as na
+        with na.listen(0) as listener, na.connect(listener.address) as client:
+            with listener.accept(timeout=30) as served:
+                assert isinstance(served.recv(timeout=30), netasync.Connected)
+                client.send(b"x")
+                assert served.recv(timeout=30) == b"x"
+
+    for step in sys.argv[1:]:
+        in_main() if step == "main" else in_another(step)
+"""
+
+
+@pytest.mark.parametrize("kind", ["legacy", "isolated"])
+@pytest.mark.parametrize("order", ["{0} main {0} main", "main {0} {0} main"])
+def test_a_sub_interpreter_gets_an_import_error_and_the_main_one_goes_on(kind, order):
+    if not any(importlib.util.find_spec(name) for name in ("_interpreters", "_xxsubinterpreters")):
+        pytest.skip("this Python makes no sub-interpreters")
+    run_script(IN_TWO_INTERPRETERS, *order.format(kind).split(), environment={"PYTHONWARNINGS": "default"})
+
+
+def test_the_main_interpreter_may_import_again_and_reload_and_so_may_a_forked_child():
+    run_script("""
+        import importlib, os, sys, netasync, netasync.blocking
+
+        def works(package):
+            listener = package.blocking.listen(0)
+            listener.close()
+
+        def anew():
+            for name in [name for name in sys.modules if name.partition(".")[0] == "netasync"]:
+                del sys.modules[name]
+            return importlib.import_module("netasync")
+
+        works(netasync)
+        works(importlib.reload(netasync))
+        works(anew())
+        child = os.fork()
+        if not child:
+            works(anew())
+            os._exit(0)
+        assert os.waitpid(child, 0)[1] == 0
+        works(netasync)
     """)

@@ -1,5 +1,6 @@
 //! What others want an event loop to do, and the one wake that tells it so: however many errands lie there,
-//! the loop's descriptor is written to once, and not at all while the loop is at them anyway.
+//! the loop's descriptor is written to once, and not at all while the loop is at them anyway. An errand may itself
+//! run the loop, so while it is done the loop counts as away.
 //!
 //! `a_pushed_errand_is_always_done`: whoever pushes finds the loop told, tells it, or finds that it looks
 //! once more before it rests. Knows nothing of Python, nor of what an errand is.
@@ -18,14 +19,16 @@ pub struct Errands<E> {
 
 struct List<E> {
     errands: VecDeque<E>,
-    /// The descriptor is readable, or the loop is at it: nobody needs to write.
+    /// The loop is at it: it looks once more before anything else runs.
+    is_here: bool,
+    /// The descriptor was written to, and not read since.
     is_told: bool,
     signal: Option<Arc<Signal>>,
 }
 
 impl<E> Default for Errands<E> {
     fn default() -> Self {
-        let list = List { errands: VecDeque::new(), is_told: false, signal: None };
+        let list = List { errands: VecDeque::new(), is_here: false, is_told: false, signal: None };
         Self { list: Mutex::new(list), is_alive: AtomicBool::new(true) }
     }
 }
@@ -47,25 +50,30 @@ impl<E> Errands<E> {
         true
     }
 
-    /// From now until the round ends, errands come without a write to the descriptor. Whoever begins goes on
-    /// with `next`.
+    /// From now until `next`, errands come without a write to the descriptor.
     pub fn begin(&self) {
-        self.list.lock().is_told = true;
+        self.list.lock().is_here = true;
     }
 
-    /// What is to be done next, if there `may_be_more`. None ends the round.
+    /// As `begin`, by who has just read the descriptor.
+    pub fn heard(&self) {
+        let mut list = self.list.lock();
+        list.is_told = false;
+        list.is_here = true;
+    }
+
+    /// What is to be done next, if there `may_be_more`. Of what lies behind it the loop is told first: it may run again
+    /// before this is done.
     pub fn next(&self, may_be_more: bool) -> Option<E> {
         let mut list = self.list.lock();
         let next = if may_be_more { list.errands.pop_front() } else { None };
-        if next.is_none() {
-            list.end_round();
-        }
+        list.leave();
         next
     }
 
-    /// Ends the round, though something may be left: the loop is told of it anew.
+    /// There is no next, though something may be left: the loop is told of it anew.
     pub fn rest(&self) {
-        self.list.lock().end_round();
+        self.list.lock().leave();
     }
 
     /// Whether the loop watches a descriptor for this.
@@ -82,7 +90,8 @@ impl<E> Errands<E> {
     pub fn watch(&self, signal: Arc<Signal>) {
         let mut list = self.list.lock();
         list.signal = Some(signal);
-        list.end_round();
+        list.is_told = false;
+        list.leave();
     }
 
     /// Gives the descriptor back, unless something lies there.
@@ -102,15 +111,15 @@ impl<E> Errands<E> {
 
 impl<E> List<E> {
     fn tell(&mut self) {
-        if let Some(signal) = self.signal.as_ref().filter(|_| !self.is_told) {
+        if let Some(signal) = self.signal.as_ref().filter(|_| !self.is_here && !self.is_told) {
             signal.set();
             self.is_told = true;
         }
     }
 
     /// Whoever pushes from now on tells, and of what lies there already the loop is told now.
-    fn end_round(&mut self) {
-        self.is_told = false;
+    fn leave(&mut self) {
+        self.is_here = false;
         if !self.errands.is_empty() {
             self.tell();
         }

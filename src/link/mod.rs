@@ -37,5 +37,6 @@ pub mod spin;
 pub mod supervisor;
 pub mod sync;
 pub mod target;
+pub mod turn;
 pub mod wake;
 pub mod write;

@@ -33,7 +33,7 @@ const TIMED: u32 = 8;
 /// both ends on one core: 2.3 M messages/s in place of 0.9).
 const MANY: usize = 16;
 /// For so long a loop may look and see to what came, again and again, before whatever else is ready has its turn. A
-/// task that takes all that is there has about three times as long (`TURN_BUDGET` of `waiting.rs`).
+/// task that takes all that is there has about three times as long (`ITEMS` of `turn.rs`).
 pub const LOOKS_OF_A_TURN: Duration = Duration::from_micros(100);
 /// Where others take so long for theirs, they are busy.
 const OTHERS: Duration = Duration::from_micros(50);

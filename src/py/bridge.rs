@@ -10,12 +10,13 @@ use std::sync::{Arc, LazyLock, Weak};
 
 use crate::link::lock::Mutex;
 use pyo3::exceptions::{PyOSError, PyRuntimeError};
-use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyWeakrefMethods, PyWeakrefReference};
+use pyo3::types::{PyBool, PyWeakrefMethods, PyWeakrefReference};
+use pyo3::{ffi, intern};
 
 use super::callback::{self, Callback, Task};
+use super::debugging::may_debug;
 use super::events::os_error;
 use super::park::is_only_thread;
 use super::waiter::LoopWaiter;
@@ -26,6 +27,7 @@ use crate::link::fork::Birth;
 use crate::link::link::Link;
 use crate::link::net::{Signal, Socket, sleeps};
 use crate::link::spin::{LOOKS_OF_A_TURN, Turns};
+use crate::link::turn::Turn;
 use crate::link::write::Then;
 use crate::proto::Moment;
 
@@ -51,6 +53,12 @@ pub struct Bridge {
     id: usize,
     /// Weak: the loop owns the callbacks that own this.
     event_loop: Py<PyWeakrefReference>,
+    address: usize,
+    /// The method of the loop's class: to look for it takes as long as the answer.
+    get_debug: Py<PyAny>,
+    /// Debug mode shows elsewhere before anything that the loop then calls: not so on uvloop, where asking is cheap.
+    tells_of_debugging: bool,
+    may_nest: bool,
     errands: Errands<Work>,
     /// Touched by the loop's thread only.
     watched: Mutex<HashMap<u64, Watched>>,
@@ -65,6 +73,10 @@ pub struct Bridge {
     is_to_look: AtomicBool,
     /// The number of the timer that looks for errands while there is no descriptor; 0 without one.
     timer: AtomicUsize,
+    /// A callback of ours is under way.
+    is_called: AtomicBool,
+    /// It was run within a task of its own, and may be again: tasks are woken in the ordinary way from then on.
+    is_nested: AtomicBool,
     me: Weak<Self>,
 }
 
@@ -103,7 +115,7 @@ impl LoopDriver for Bridge {
 impl Bridge {
     /// The bridge of the loop that runs in this thread, made on its first use; None without one.
     pub fn running(py: Python<'_>) -> PyResult<Option<Arc<Self>>> {
-        if let Some(calling) = callback::calling() {
+        if let Some(calling) = callback::calling(py) {
             return Ok(Some(calling));
         }
         let getter = RUNNING_LOOP
@@ -134,11 +146,19 @@ impl Bridge {
                 bridge.end();
             }
         }
+        let class = event_loop.get_type();
+        let is_uvloop = class.fully_qualified_name()?.to_string_lossy().starts_with("uvloop.");
+        let get_debug = class.getattr(intern!(py, "get_debug"))?.unbind();
+        let address = event_loop.as_ptr() as usize;
         let event_loop = PyWeakrefReference::new(event_loop)?.unbind();
         let bridge = Arc::new_cyclic(|me| Self {
             birth: Birth::here(),
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             event_loop,
+            address,
+            get_debug,
+            tells_of_debugging: !is_uvloop,
+            may_nest: !is_uvloop,
             errands: Errands::default(),
             watched: Mutex::default(),
             corked: Mutex::default(),
@@ -147,6 +167,8 @@ impl Bridge {
             turns: Turns::default(),
             is_to_look: AtomicBool::new(false),
             timer: AtomicUsize::new(0),
+            is_called: AtomicBool::new(false),
+            is_nested: AtomicBool::new(false),
             me: me.clone(),
         });
         let mut bridges = BRIDGES.lock();
@@ -165,8 +187,51 @@ impl Bridge {
         self.event_loop.bind(py).upgrade().ok_or_else(gone)
     }
 
-    pub fn resumes_directly(&self) -> bool {
-        *RESUMES_DIRECTLY
+    /// Whether a callback of this loop may enter a task itself. Not in debug mode: what is slow would be reported in
+    /// our name, and not in that of the task. `future` is one that `waiter.rs` made for this loop.
+    pub fn resumes_directly(&self, future: &Bound<'_, PyAny>) -> PyResult<bool> {
+        let py = future.py();
+        if !*RESUMES_DIRECTLY || self.is_nested.load(Ordering::Relaxed) {
+            return Ok(false);
+        }
+        if self.tells_of_debugging && !may_debug(py)? {
+            return Ok(true);
+        }
+        // SAFETY: attached; the address is that of the loop, which `future` keeps alive.
+        let debugs = unsafe {
+            let debugs = ffi::PyObject_CallOneArg(self.get_debug.as_ptr(), self.address as *mut ffi::PyObject);
+            Bound::from_owned_ptr_or_err(py, debugs)?
+        };
+        Ok(debugs.is(PyBool::new(py, false)) || !debugs.is_truthy()?)
+    }
+
+    /// Whether it can be run within a task of its own. uvloop's cannot; others are taught it (`nest_asyncio`).
+    pub(super) fn may_nest(&self) -> bool {
+        self.may_nest
+    }
+
+    /// True where one of them is under way already.
+    pub(super) fn callback_begins(&self) -> bool {
+        let is_within = self.is_called.swap(true, Ordering::Relaxed);
+        if is_within {
+            self.was_nested();
+        }
+        is_within
+    }
+
+    pub(super) fn callback_ends(&self) {
+        self.is_called.store(false, Ordering::Relaxed);
+    }
+
+    /// This loop runs while a task of its own does.
+    pub fn was_nested(&self) {
+        self.is_nested.store(true, Ordering::Relaxed);
+    }
+
+    /// Raises it by the loop's next turn, as a task that the loop itself called would.
+    pub fn raise_soon(&self, py: Python<'_>, error: PyErr) -> PyResult<()> {
+        let callback = Callback::of(py, self.strong()?, Task::Raise(error))?;
+        self.event_loop(py)?.call_method1(intern!(py, "call_soon"), (callback,)).map(drop)
     }
 
     /// Any thread: something for the loop to do. False when the loop is closed.
@@ -318,10 +383,10 @@ impl Bridge {
 
     /// Does what lies there. From loop-level callbacks only: a task that runs could not be entered.
     pub(super) fn work(&self, py: Python<'_>) -> PyResult<()> {
-        let mut resumed = 0;
+        let (mut resumed, turn) = (0, Turn::begin());
         // A task that was resumed may have forked: its child comes back here too.
         while self.is_here() {
-            let next = self.errands.next(resumed < RESUMES);
+            let next = self.errands.next(resumed < RESUMES && !turn.is_over());
             let outcome = match next {
                 None => {
                     callback::forget_spare();
@@ -330,10 +395,13 @@ impl Bridge {
                 Some(Work::Sync(link)) => self.sync_link(py, &link),
                 Some(Work::Resume(waiter)) => {
                     resumed += 1;
-                    waiter.resume(py)
+                    let outcome = waiter.resume(py);
+                    turn.spend(1, clock::now);
+                    outcome
                 }
             };
             if let Err(error) = outcome {
+                callback::forget_spare();
                 self.errands.rest();
                 return Err(error);
             }
@@ -388,6 +456,11 @@ impl Bridge {
     /// From now until `work`, wakes come without a write to the descriptor.
     pub(super) fn begin(&self) {
         self.errands.begin();
+    }
+
+    /// The same, by the callback that the descriptor called.
+    pub(super) fn heard(&self) {
+        self.errands.heard();
     }
 
     /// Brings the selector in line with what the connection wants watched.

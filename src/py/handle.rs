@@ -13,9 +13,10 @@ use super::forked::{OF_PARENT, own};
 use super::operation::{self, Operation, with_accepted};
 use super::park::run;
 use super::receiving::{Receiving, recv};
-use super::waiting::{Await, is_turn_over, spend};
+use super::waiting::Await;
 use crate::link::handle::Handle;
 use crate::link::link::Link;
+use crate::link::turn;
 use crate::link::write::From;
 use crate::proto::endpoint::State;
 use crate::proto::events::Reason;
@@ -188,10 +189,10 @@ impl TaskConnection {
     /// The next item, or an `Await` for it: one call either way, since every one costs.
     fn _recv(slf: &Bound<'_, Self>) -> PyResult<Py<PyAny>> {
         let link = slf.as_super().get().link()?;
-        if !is_turn_over()
+        if !turn::is_over()
             && let Some(item) = recv(slf.py(), link)?
         {
-            spend();
+            turn::spend(1);
             return Ok(item);
         }
         let waiting = Await::after_a_try(Operation::Recv(Arc::clone(link)));
@@ -202,10 +203,10 @@ impl TaskConnection {
     fn _send(slf: &Bound<'_, Self>, data: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
         let (py, link) = (slf.py(), slf.as_super().get().link()?);
         let payload = Payload::new(data, link)?;
-        if !is_turn_over()
+        if !turn::is_over()
             && let Some(sent) = operation::send(py, link, payload.as_slice(), From::Loop)?
         {
-            spend();
+            turn::spend(1);
             return Ok(sent);
         }
         let waiting = Await::new(Operation::Send(Arc::clone(link), payload.keep()?));

@@ -5,11 +5,14 @@
 
 pub mod bridge;
 pub mod callback;
+mod context;
 pub mod convert;
+mod debugging;
 pub mod events;
 pub mod face;
 pub mod forked;
 pub mod handle;
+pub mod interpreter;
 pub mod listening;
 pub mod operation;
 pub mod options;

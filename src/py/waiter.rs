@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::link::lock::Mutex;
-use pyo3::exceptions::PyRuntimeError;
+use pyo3::exceptions::PyException;
 use pyo3::ffi;
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -14,7 +14,8 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBool, PyDict, PyType};
 
 use super::bridge::{Bridge, Work};
-use super::callback;
+use super::callback::{self, Resuming};
+use super::context;
 use super::wakeup::TaskWakeup;
 use crate::link::wake::Wake;
 
@@ -71,7 +72,7 @@ impl LoopWaiter {
         let Some(future) = self.woken() else { return Ok(()) };
         let future = future.into_bound(py);
         match TaskWakeup::of(&future)? {
-            Some(wakeup) if self.bridge.resumes_directly() => self.enter(future, &wakeup),
+            Some(wakeup) if self.bridge.resumes_directly(&future)? => self.enter(future, &wakeup),
             _ => complete(&future),
         }
     }
@@ -81,21 +82,28 @@ impl LoopWaiter {
     /// for the next wait.
     fn enter(self: Arc<Self>, future: Bound<'_, PyAny>, wakeup: &TaskWakeup<'_>) -> PyResult<()> {
         let py = future.py();
-        let (done, bridge) = (done(py)?, Arc::clone(&self.bridge));
-        if !wakeup.enter_context() {
+        let (done, bridge, awaited) = (done(py)?, Arc::clone(&self.bridge), future.as_ptr());
+        if !context::enter(wakeup.context()) {
             return complete(&future);
         }
         let outcome = wakeup.leave(&future).and_then(|()| {
             *self.spare.lock() = Some(future.unbind());
             callback::keep_spare(self);
+            let _resuming = Resuming::note(&bridge, wakeup.context());
             wakeup.call(done)
         });
-        wakeup.exit_context()?;
-        match outcome {
-            // Another task is running, so this one could not be entered: it would hang for ever.
-            Err(error) if error.is_instance_of::<PyRuntimeError>(py) => wakeup.call_soon(done, &bridge.event_loop(py)?),
-            outcome => outcome,
+        context::exit(wakeup.context());
+        let Err(error) = outcome else { return Ok(()) };
+        if !error.is_instance_of::<PyException>(py) {
+            return Err(error);
         }
+        let Some(future) = wakeup.unentered(awaited) else { return bridge.raise_soon(py, error) };
+        // Another task is running, so this one could not be entered: it goes the ordinary way. Its future is no spare:
+        // to cancel a task whose future is done stops its next step, and not a wait.
+        bridge.was_nested();
+        callback::forget_spare();
+        wakeup.come_back(&future)?;
+        complete(&future)
     }
 
     /// As `resume`, by way of the loop: nothing of the task runs now.

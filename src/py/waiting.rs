@@ -1,7 +1,6 @@
 //! What `await` iterates over: tries in the consumer's own step, and yields a future only while there
 //! is nothing. So a cancelled wait has taken nothing and sent nothing.
 
-use std::cell::Cell;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,31 +17,10 @@ use super::park::nothing_within;
 use super::waiter::LoopWaiter;
 use crate::link::clock;
 use crate::link::fork::Birth;
+use crate::link::turn;
 use crate::link::wake::Waker;
 use crate::link::write::From;
 use crate::proto::Moment;
-
-/// Calls in a row that may succeed without waiting; then one bare yield, so that a firehose cannot
-/// starve the loop (at 128 this cost 13–18 %).
-const TURN_BUDGET: u32 = 1024;
-
-thread_local! {
-    static SPENT: Cell<u32> = const { Cell::new(0) };
-}
-
-/// Whether this loop's turn is over. Asked before anything is taken or accepted.
-pub fn is_turn_over() -> bool {
-    SPENT.get() >= TURN_BUDGET
-}
-
-/// Something was taken or accepted without waiting.
-pub fn spend() {
-    SPENT.set(SPENT.get() + 1);
-}
-
-fn begin_turn() {
-    SPENT.set(0);
-}
 
 #[pyclass(module = "netasync._native")]
 pub struct Await {
@@ -162,8 +140,8 @@ impl Await {
     fn __next__(&mut self, py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {
         check(self.birth)?;
         self.resume();
-        if is_turn_over() {
-            begin_turn();
+        if turn::is_over() {
+            turn::yielded();
             return Ok(Some(py.None()));
         }
         loop {
@@ -172,10 +150,13 @@ impl Await {
                 match polled.inspect_err(|_| self.give_up())? {
                     Poll::Ready(value) => {
                         self.settle();
-                        spend();
+                        turn::spend(items_in(&self.operation, value.bind(py)));
                         return stop_iteration(py, value);
                     }
-                    Poll::Yield => return Ok(Some(py.None())),
+                    Poll::Yield => {
+                        turn::yielded();
+                        return Ok(Some(py.None()));
+                    }
                     Poll::Pending => self.give_up(),
                 }
             }
@@ -183,7 +164,7 @@ impl Await {
                 return Err(nothing_within(limit));
             }
             if let Some(waiter) = self.arm(py)? {
-                begin_turn();
+                turn::waits();
                 return Ok(Some(waiter.future(py)?.unbind()));
             }
         }
@@ -217,6 +198,14 @@ impl Await {
 impl Drop for Await {
     fn drop(&mut self) {
         self.give_up();
+    }
+}
+
+/// What was taken, for whoever counts.
+fn items_in(operation: &Operation, taken: &Bound<'_, PyAny>) -> usize {
+    match operation {
+        Operation::RecvMany(..) => taken.len().unwrap_or(1),
+        _ => 1,
     }
 }
 

@@ -42,23 +42,8 @@ impl<'py> TaskWakeup<'py> {
         future.call_method1(intern!(future.py(), "remove_done_callback"), (&self.callback,)).map(drop)
     }
 
-    /// False when the task's context is entered already.
-    pub fn enter_context(&self) -> bool {
-        // SAFETY: attached; `context` is the contextvars.Context that the task gave.
-        let is_entered = unsafe { ffi::PyContext_Enter(self.context.as_ptr()) } == 0;
-        if !is_entered {
-            drop(PyErr::take(self.context.py()));
-        }
-        is_entered
-    }
-
-    /// Behind `enter_context`, in the same thread.
-    pub fn exit_context(&self) -> PyResult<()> {
-        // SAFETY: attached; a context.
-        match unsafe { ffi::PyContext_Exit(self.context.as_ptr()) } {
-            0 => Ok(()),
-            _ => Err(PyErr::fetch(self.context.py())),
-        }
+    pub fn context(&self) -> &Bound<'py, PyAny> {
+        &self.context
     }
 
     /// Enters the task, with a future that is done.
@@ -66,12 +51,23 @@ impl<'py> TaskWakeup<'py> {
         self.callback.call1((done,)).map(drop)
     }
 
-    /// The same by the next turn of its loop.
-    pub fn call_soon(&self, done: &Bound<'py, PyAny>, event_loop: &Bound<'py, PyAny>) -> PyResult<()> {
-        let py = done.py();
+    /// Behind a `call` that failed: the future that was `awaited`, if the task could not be entered, because another one
+    /// is running. A task that was entered awaits nothing, or something else, or the same anew, which then has this.
+    pub fn unentered(&self, awaited: *mut ffi::PyObject) -> Option<Bound<'py, PyAny>> {
+        let py = self.callback.py();
+        // SAFETY: attached; `of` has seen that it is a C function, whose self is the task.
+        let task = unsafe { Bound::from_borrowed_ptr(py, ffi::PyCFunction_GetSelf(self.callback.as_ptr())) };
+        let future = task.getattr(intern!(py, "_fut_waiter")).ok()?;
+        let is_awaited = future.as_ptr() == awaited && Found::in_future(&future).functions == 0;
+        is_awaited.then_some(future)
+    }
+
+    /// As before `leave`.
+    pub fn come_back(&self, future: &Bound<'py, PyAny>) -> PyResult<()> {
+        let py = future.py();
         let keywords = PyDict::new(py);
         keywords.set_item(intern!(py, "context"), &self.context)?;
-        event_loop.call_method(intern!(py, "call_soon"), (&self.callback, done), Some(&keywords)).map(drop)
+        future.call_method(intern!(py, "add_done_callback"), (&self.callback,), Some(&keywords)).map(drop)
     }
 }
 

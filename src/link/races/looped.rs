@@ -268,7 +268,7 @@ impl Turns {
         }
         if let (Some(true), Some(signal)) = (signalled.get(1), signal) {
             signal.clear();
-            of.errands.begin();
+            of.errands.heard();
             self.work();
         }
         let snapshot = self.watched.iter().zip(ready).filter(|(_, is_ready)| *is_ready);

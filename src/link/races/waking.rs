@@ -36,7 +36,7 @@ fn a_pushed_errand_is_always_done() {
 
 /// One round of at most so many errands.
 fn round(errands: &Errands<usize>, limit: usize) -> usize {
-    errands.begin();
+    errands.heard();
     (0..).find(|done| errands.next(*done < limit).is_none()).unwrap_or_default()
 }
 
@@ -94,5 +94,31 @@ fn an_errand_is_refused_once_the_loop_is_closed_and_never_forgotten_before() {
         let accepted = pusher.join().expect("pushing does not panic");
         assert_eq!(left.len(), accepted);
         assert!(!errands.is_alive() && errands.next(true).is_none());
+    });
+}
+
+/// As a task that runs its loop itself, and waits there for what others of this loop do.
+#[test]
+fn a_loop_that_runs_within_an_errand_is_told_of_all_the_others() {
+    in_orders(2_000, || {
+        let errands: Arc<Errands<usize>> = Arc::default();
+        let signal: Arc<Signal> = Arc::default();
+        errands.watch(Arc::clone(&signal));
+        errands.begin();
+        errands.push(0);
+        errands.push(1);
+        let pusher = {
+            let errands = Arc::clone(&errands);
+            shuttle::thread::spawn(move || assert!(errands.push(2)))
+        };
+        assert_eq!(errands.next(true), Some(0));
+        let mut done = 1;
+        while done < 3 {
+            net::wait(&signal, None, None);
+            signal.clear();
+            done += round(&errands, 2);
+        }
+        pusher.join().expect("pushing does not panic");
+        assert_eq!(errands.next(true), None);
     });
 }
