@@ -3,10 +3,10 @@
 
 Usage: instructions.py [--json FILE] [--against FILE]
 
-Both ends run in this one process and thread, so that a figure is the work of both; the runtime's thread is left
-out. Each workload runs with a small and a large number of messages: the difference is free of start and end. Polling
-before a sleep depends on the time, so the smallest of several runs counts. `--against` compares with the JSON of an
-earlier run and fails where a figure has grown by more than one percent.
+Both ends run in this one process and thread, so that a figure is the work of both; the runtime's thread is
+left out. Each workload runs with a small and a large number of messages: the difference is free of start and
+end. Polling before a sleep depends on the time, so the smallest of several runs counts. `--against` compares
+with the JSON of an earlier run and fails where a figure has grown by more than one percent.
 """
 
 from __future__ import annotations
