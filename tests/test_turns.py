@@ -12,7 +12,7 @@ from test_bridge import LOOPS, Turns, numbered
 
 #: What the application does with each item. Longer on a slow machine, which changes nothing.
 WORK = 0.001
-#: Items of so much work between any two turns of the others: the first look at the clock comes behind the third.
+#: Items of so much work between two turns of the others: the first look at the clock comes behind the third.
 LONGEST = 16 + 3
 
 
