@@ -53,11 +53,13 @@ pub struct Bridge {
     id: usize,
     /// Weak: the loop owns the callbacks that own this.
     event_loop: Py<PyWeakrefReference>,
+    /// Where it lies, for who knows that it is alive.
     address: usize,
     /// The method of the loop's class: to look for it takes as long as the answer.
     get_debug: Py<PyAny>,
     /// Debug mode shows elsewhere before anything that the loop then calls: not so on uvloop, where asking is cheap.
     tells_of_debugging: bool,
+    /// Whether it can be run within a task of its own.
     may_nest: bool,
     errands: Errands<Work>,
     /// Touched by the loop's thread only.

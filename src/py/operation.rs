@@ -22,15 +22,14 @@ use crate::link::link::Link;
 use crate::link::listener::{Accepted, Listener};
 use crate::link::read::Park;
 use crate::link::runtime::Runtime;
+use crate::link::turn::Turn;
 use crate::link::wake::{Bell, Waker};
 use crate::link::write::{From, Sent, Then};
 use crate::proto::Moment;
 use crate::proto::events::{Closed, Event};
 use crate::proto::receipts::{Goal, Outcome, Ticket};
 
-/// Messages that `send_many` hands over before it lets others have their turn.
-const BATCH: usize = 1024;
-/// The same in time, where the iterable may take some.
+/// An iterable that takes some time for each item gives others their turn after this.
 const BATCH_TIME: Duration = Duration::from_millis(5);
 
 /// The answer to one try.
@@ -348,12 +347,13 @@ impl SendMany {
     }
 
     fn send_batch(&mut self, py: Python<'_>) -> PyResult<Poll> {
+        let turn = Turn::begin();
         let until = (!self.is_gathered).then(|| clock::now().saturating_add(BATCH_TIME));
         if !self.is_gathered {
             // Whoever drives the iterable holds this thread, and the loop with it.
             own(&self.link)?.write_past_loop();
         }
-        for _ in 0..BATCH {
+        while !turn.is_over() {
             let kept = match self.next.take() {
                 Some(kept) => kept,
                 None => match self.source.bind(py).clone().next() {
@@ -371,6 +371,7 @@ impl SendMany {
                     return Ok(Poll::Pending);
                 }
             }
+            turn.spend(1, clock::now);
             if until.is_some_and(|until| clock::now() >= until) {
                 break;
             }

@@ -201,10 +201,11 @@ impl Drop for Await {
     }
 }
 
-/// What was taken, for whoever counts.
-fn items_in(operation: &Operation, taken: &Bound<'_, PyAny>) -> usize {
+/// How many items the outcome of an operation stands for.
+fn items_in(operation: &Operation, outcome: &Bound<'_, PyAny>) -> usize {
     match operation {
-        Operation::RecvMany(..) => taken.len().unwrap_or(1),
+        Operation::RecvMany(..) => outcome.len().unwrap_or(1),
+        Operation::SendMany(_) => operation.accepted(),
         _ => 1,
     }
 }
