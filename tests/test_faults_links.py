@@ -10,7 +10,6 @@ from netasync import Backoff, Buffer, Closed, ClosedError, Connected, Disconnect
 from support.counts import counts
 from support.faces import aio
 from support.namespace import missing, run_with_names
-from support.peer import frame
 from support.process import open_descriptors, script_command
 from support.wires import ORIGINAL, OURS
 
@@ -447,16 +446,3 @@ async def test_a_link_that_flaps_without_a_message_waits_longer_each_time(world)
         peer.close()
         waits.append((await world.down(conn)).retry_in)
     assert waits == pytest.approx([0.01 * 2**nth for nth in range(6)], rel=0.01)
-
-
-@ORIGINAL
-async def test_a_link_that_brought_a_message_dials_again_quickly(world):
-    server = world.raw_listener()
-    conn = world.connect(server.address, reconnect=Backoff(initial=0.01, factor=2, maximum=30, jitter="none"))
-    for _ in range(6):
-        peer = await world.outside(server.accept)
-        await world.up(conn)
-        peer.send_bytes(frame(b"one"))
-        assert await world.recv(conn) == b"one"
-        peer.close()
-        assert (await world.down(conn)).retry_in == pytest.approx(0.01, rel=0.01)

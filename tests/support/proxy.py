@@ -103,6 +103,9 @@ class FaultProxy:
             for key, _ in self._selector.select():
                 key.data()
         self._unlisten()
+        # A dialler that closes dials at once: one may have come behind the cut.
+        for link in list(self._links):
+            link.cut("rst")
         self._selector.close()
         self._wake_reader.close()
         self._wake_writer.close()
