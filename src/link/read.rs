@@ -451,6 +451,7 @@ impl Link {
     }
 
     /// Items were taken, or a reader came back and found nothing.
+    #[inline]
     fn taken(&self, rx: &mut Rx, count: usize) {
         if count == 0 {
             if std::mem::take(&mut rx.owes_answer) {

@@ -164,7 +164,8 @@ impl Outbox {
             }
             _ => {}
         }
-        if self.reserve(payload.len()).is_err() {
+        let part = self.is_large(payload.len()).then_some(self.part);
+        if self.zones.reserve(payload.len(), part).is_err() {
             return Push::NoMemory;
         }
         if !has_room {
@@ -174,10 +175,9 @@ impl Outbox {
         self.entered += 1;
         self.count += 1;
         self.cost = self.cost.saturating_add(cost(payload.len()));
-        if self.is_large(payload.len()) {
-            self.zones.append_parts(payload, self.part);
-        } else {
-            self.zones.append(payload);
+        match part {
+            Some(part) => self.zones.append_parts(payload, part),
+            None => self.zones.append(payload),
         }
         Push::Accepted
     }

@@ -56,7 +56,8 @@ impl Telling {
             self.look = Some(due);
             return Untold::Watch;
         }
-        if lately.saturating_add(WITH_DATA) >= due { Untold::Near } else { Untold::Quiet }
+        // Compared before anything is computed: this is on the way of each message.
+        if lately >= due || due - lately <= WITH_DATA { Untold::Near } else { Untold::Quiet }
     }
 
     /// When it must be told, if anything is untold. Whoever asks keeps the time: it looks again then.

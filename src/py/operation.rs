@@ -392,12 +392,14 @@ impl SendMany {
 }
 
 /// True or False once the message was accepted or refused; None while the buffer is full.
+#[inline(always)]
 pub fn send(py: Python<'_>, link: &Arc<Link>, payload: &[u8], from: From) -> PyResult<Option<Py<PyAny>>> {
     let (sent, then) = link.try_send(payload, from);
     self::sent(py, link, sent, then, from, payload.len())
 }
 
 /// Sees to the rest of a `try_send`, and says what the caller is told.
+#[inline(always)]
 pub fn sent(
     py: Python<'_>,
     link: &Arc<Link>,
@@ -417,10 +419,12 @@ pub fn sent(
 }
 
 /// Sees to what a write left to do, where the call came from.
+#[inline(always)]
 fn see_to(py: Python<'_>, link: &Arc<Link>, then: Then, from: From) -> PyResult<()> {
-    if then == Then::Nothing {
-        return Ok(());
-    }
+    if then == Then::Nothing { Ok(()) } else { see_to_rest(py, link, then, from) }
+}
+
+fn see_to_rest(py: Python<'_>, link: &Arc<Link>, then: Then, from: From) -> PyResult<()> {
     let bridge = if from == From::Loop { Bridge::running(py)? } else { None };
     if let Some(bridge) = bridge {
         return bridge.after(py, link, then);
