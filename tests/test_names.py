@@ -102,6 +102,35 @@ def test_another_server_is_never_shown_the_session_and_begins_one_of_its_own():
     )
 
 
+def test_a_stranger_that_was_being_greeted_at_the_close_does_not_end_the_goodbye():
+    run_with_names(
+        TWO_SERVERS
+        + """
+    other.close()
+    spy = socket.create_server(("127.0.0.3", port))
+    conn = na.connect(f"both.example:{port}", protocol=wire, reconnect=0.02)
+    take(conn, netasync.Connected)
+    served = one.accept(timeout=30)
+    take(served, netasync.Connected)
+    both("127.0.0.3")
+    cut(home)
+    stranger, _ = spy.accept()
+    with stranger, stranger.makefile("rb") as stream:
+        offer = stream.read(88)
+        assert conn.close(timeout=30).reason is netasync.Reason.CLOSED_HERE
+        both("127.0.0.2", "127.0.0.3")
+        stranger.sendall(offer[:12] + bytes([1]) * 32 + offer[44:])
+        assert stream.read() == b"", "a goodbye is for the issuer only"
+    take(served, netasync.Disconnected)
+    while not isinstance(item := served.recv(timeout=30), netasync.Closed):
+        pass
+    assert item.reason is netasync.Reason.CLOSED_BY_PEER, item
+    spy.close(), one.close()
+    """,
+        "netasync",
+    )
+
+
 @pytest.mark.parametrize("wire", ["netasync", "net.async"])
 def test_the_address_that_was_reached_last_is_tried_first(wire):
     run_with_names(

@@ -66,9 +66,13 @@ impl Way {
         }
     }
 
-    /// A session that does not go on here is not this one's.
+    /// A session that does not go on here is not this one's. Where nothing but a goodbye is left, nothing begins here
+    /// either: the issuer may still be told.
     fn reached(&self, address: SocketAddr, link: &Link, dialed: &Dialed) {
         if !dialed.greeted.as_ref().is_some_and(|greeted| greeted.agreement.is_resumed) {
+            if link.has_only_a_goodbye() {
+                return;
+            }
             link.forget_session();
         }
         *self.last.lock() = Some(address);

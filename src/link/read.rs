@@ -431,13 +431,14 @@ impl Link {
             return;
         }
         self.publish_numbers(rx);
-        let announced = self.announced();
+        let mut announced = self.announced();
         if rx.receiver.must_tell(announced) {
             let mut tx = self.tx();
             tx.sender.ack();
             self.write_and_watch(tx);
+            announced = self.announced();
         }
-        match rx.receiver.note_untold(self.announced(), rx.read_at, clock::now) {
+        match rx.receiver.note_untold(announced, rx.read_at, clock::now) {
             Untold::Quiet => {}
             Untold::Watch => self.news.notify_one(),
             Untold::Near => self.tell_with_messages(),

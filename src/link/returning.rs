@@ -55,6 +55,12 @@ impl Link {
         self.known.lock().is_some()
     }
 
+    /// It closes, and has nothing more to deliver.
+    pub(super) fn has_only_a_goodbye(&self) -> bool {
+        let is_closing = matches!(self.status.lock().state, State::Closing | State::Closed);
+        is_closing && self.facts().undelivered() == 0
+    }
+
     /// The next link begins a new session.
     pub(super) fn forget_session(&self) {
         *self.known.lock() = None;

@@ -114,7 +114,7 @@ fn a_loop_that_runs_within_an_errand_is_told_of_all_the_others() {
         assert_eq!(errands.next(true), Some(0));
         let mut done = 1;
         while done < 3 {
-            net::wait(&signal, None, None);
+            net::wait(Some(&signal), None, None);
             signal.clear();
             done += round(&errands, 2);
         }
