@@ -275,7 +275,7 @@ impl Endpoint {
             (Absent { until }, Input::Looked, _) if now >= until => self.expired(facts),
             (Absent { .. }, Input::Expired, _) => self.expired(facts),
             (_, Input::Deserted, Accepted) => self.deserted(facts),
-            (Absent { .. }, Input::Broke(fault), _) if is_void(&fault) => self.ended(fault.reason, fault.detail, facts),
+            (Absent { .. }, Input::Broke(fault), _) if fault.is_void() => self.ended(fault.reason, fault.detail, facts),
 
             (Up { since }, Input::Broke(fault), Dialler) => self.broke(fault, Wait::Backoff, since, facts, now),
             (Up { since }, Input::Eof, Dialler) => self.broke(eof(), Wait::Backoff, since, facts, now),
@@ -305,7 +305,7 @@ impl Endpoint {
             (Replying { code, until }, Input::Looked, _) if facts.has_said_close || now >= until => {
                 self.replied(code, facts, now)
             }
-            (Replying { .. }, Input::Broke(fault), _) if is_void(&fault) => self.broke_replying(fault, facts, now),
+            (Replying { .. }, Input::Broke(fault), _) if fault.is_void() => self.broke_replying(fault, facts, now),
             (Replying { code, .. }, Input::Eof | Input::Broke(_), _) => self.replied(code, facts, now),
             (Replying { .. }, Input::Close(reason), _) => self.part(reason, true, facts, now),
 
@@ -401,7 +401,7 @@ impl Endpoint {
         self.note_link(since, now);
         let mut orders = self.blame(&fault);
         orders.push(Order::HangUp);
-        if self.protocol == Protocol::Native && is_void(&fault) {
+        if self.protocol == Protocol::Native && fault.is_void() {
             orders.push(Order::Forget);
         }
         orders.extend(self.rest(fault, wait, facts, now));
@@ -470,7 +470,7 @@ impl Endpoint {
 
     /// Whether an accepted end's session outlives this.
     fn keeps(&self, fault: &Fault) -> bool {
-        !self.session_timeout.is_zero() && !is_void(fault)
+        !self.session_timeout.is_zero() && !fault.is_void()
     }
 
     /// Tells of the outage and waits for the next dial; without `reconnect` it is the end.
@@ -550,11 +550,6 @@ enum Wait {
 fn is_answer(fault: &Fault) -> bool {
     use Reason::{Busy, Eof, Moved, Rejected, Reset, Truncated};
     matches!(fault.reason, Busy | Eof | Moved | Rejected | Reset | Truncated)
-}
-
-/// A session in which that happened is gone.
-fn is_void(fault: &Fault) -> bool {
-    fault.is_void()
 }
 
 fn say(code: u16, after: After) -> Order {

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::{Closing, Endpoint, Facts, Order, Phase, Role, Wait, is_void, say};
+use super::{Closing, Endpoint, Facts, Order, Phase, Role, Wait, say};
 use crate::proto::Moment;
 use crate::proto::backoff::Backoff;
 use crate::proto::control::After;
@@ -24,7 +24,7 @@ impl Endpoint {
     pub(super) fn broke_parting(&mut self, fault: Fault, is_heard: bool, facts: Facts, now: Moment) -> Vec<Order> {
         let has_left = match self.role {
             Role::Dialler if is_heard => facts.unconfirmed > 0 && facts.goes_again && !self.is_over,
-            Role::Dialler => facts.is_worth_a_dial() || !is_void(&fault),
+            Role::Dialler => facts.is_worth_a_dial() || !fault.is_void(),
             // A dialler that has said CLOSE takes nothing more, and learns the rest from the tombstone.
             Role::Accepted => !is_heard && facts.undelivered() > 0 && self.keeps(&fault),
         };
