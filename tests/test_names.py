@@ -33,6 +33,18 @@ TWO_SERVERS = """
     both("127.0.0.2", "127.0.0.3")
 """
 
+#: In the other one's place there is somebody who only listens in.
+A_STRANGER = (
+    TWO_SERVERS
+    + """
+    other.close()
+    spy = socket.create_server(("127.0.0.3", port))
+    conn = na.connect(f"both.example:{port}", protocol=wire, reconnect=0.02)
+    take(conn, netasync.Connected)
+    served = one.accept(timeout=30)
+"""
+)
+
 
 def test_a_name_with_two_living_servers_keeps_its_session_over_four_cuts():
     run_with_names(
@@ -71,13 +83,8 @@ def test_a_name_with_two_living_servers_keeps_its_session_over_four_cuts():
 
 def test_another_server_is_never_shown_the_session_and_begins_one_of_its_own():
     run_with_names(
-        TWO_SERVERS
+        A_STRANGER
         + """
-    other.close()
-    spy = socket.create_server(("127.0.0.3", port))
-    conn = na.connect(f"both.example:{port}", protocol=wire, reconnect=0.02)
-    take(conn, netasync.Connected)
-    served = one.accept(timeout=30)
     one.close()
     cut(home)
     offers = []
@@ -104,13 +111,8 @@ def test_another_server_is_never_shown_the_session_and_begins_one_of_its_own():
 
 def test_a_stranger_that_was_being_greeted_at_the_close_does_not_end_the_goodbye():
     run_with_names(
-        TWO_SERVERS
+        A_STRANGER
         + """
-    other.close()
-    spy = socket.create_server(("127.0.0.3", port))
-    conn = na.connect(f"both.example:{port}", protocol=wire, reconnect=0.02)
-    take(conn, netasync.Connected)
-    served = one.accept(timeout=30)
     take(served, netasync.Connected)
     both("127.0.0.3")
     cut(home)
